@@ -1,0 +1,179 @@
+"""ksmd's files: written only after the old value was recorded, read back, never fought over.
+
+A file that somebody else changed after our last write is theirs ("yielded") until the policy is
+edited: it is left alone and reported.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ksm_operator.kernel import SysfsBusy, SysfsError, SysfsReadOnly, Unsupported, restore_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ksm_operator.agent.state import State
+    from ksm_operator.kernel import KsmSysfs, KsmValues
+
+log = logging.getLogger(__name__)
+
+GOVERNED = ("advisor_mode", "pages_to_scan", "sleep_millisecs", "run")
+"""Files that change with every measurement: after a restart what they hold is taken as ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Troubles:
+    """What could not be written, file by file.
+
+    Attributes:
+        pending: refused by the kernel while pages are shared.
+        missing: not on this kernel.
+        read_only: what the kernel or mount said; empty if it can be written.
+        refused: refused for another reason, with the kernel's words.
+    """
+
+    pending: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    read_only: str = ""
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Found:
+    pending: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    read_only: str = ""
+    refused: list[str] = field(default_factory=list)
+
+
+class Knobs:
+    """Writes ksmd's files for the agent and gives them back.
+
+    Attributes:
+        state: where the baseline is kept.
+    """
+
+    def __init__(self, sysfs: KsmSysfs, state: State, save: Callable[[], None]) -> None:
+        self.state = state
+        self._sysfs = sysfs
+        self._save = save
+
+    def read(self) -> KsmValues:
+        """Return all values now."""
+        return self._sysfs.read()
+
+    def adopt(self) -> None:
+        """After a restart: tell what another changed meanwhile from what we left behind.
+
+        Values that follow measurements were written too often to know which one was the last;
+        `run` is the exception, because an admin's 0 is respected.
+        """
+        now = self.read()
+        for name, saved in self.state.baseline.files.items():
+            value = now.get(name)
+            if value is None or saved.written is None or value == saved.written:
+                continue
+            if name == "run" and value == 0 and not self.state.run_is_ours:
+                self._yield(name, saved.written, value)
+            elif name in GOVERNED:
+                self.state.baseline = self.state.baseline.record(name, now, value)
+            elif value != saved.before:
+                self._yield(name, saved.written, value)
+        self._save()
+
+    def notice(self) -> None:
+        """Give up the files that somebody else changed since our last write."""
+        now = self.read()
+        for name, saved in self.state.baseline.files.items():
+            value = now.get(name)
+            if saved.written is None or value is None or name in self.state.yielded:
+                continue
+            if value != saved.written:
+                self._yield(name, saved.written, value)
+                self._save()
+
+    def reclaim(self) -> None:
+        """Take back what somebody else changed: the policy was edited since."""
+        now = self.read()
+        for name in self.state.yielded:
+            value = now.get(name)
+            if value is not None:
+                self.state.baseline = self.state.baseline.record(name, now, value)
+        self.state.yielded.clear()
+        self._save()
+
+    def apply(self, values: Mapping[str, int | str]) -> Troubles:
+        """Write what differs, in order, each verified by reading back.
+
+        Returns:
+            What could not be written; what could is not listed.
+        """
+        found = _Found()
+        now = self.read()
+        for name, value in values.items():
+            if name in self.state.yielded:
+                continue
+            if now.get(name) is None:
+                if name != "advisor_mode":
+                    found.missing.append(name)
+                continue
+            if now.get(name) != value:
+                now = self._write(name, value, now, found)
+        return Troubles(
+            tuple(found.pending), tuple(found.missing), found.read_only, tuple(found.refused)
+        )
+
+    def _write(self, name: str, value: int | str, now: KsmValues, found: _Found) -> KsmValues:
+        """Write one file and return what all of them hold then."""
+        before = self.state.baseline
+        self.state.baseline = before.record(name, now, value)
+        stopping = name == "run" and value == 0 and not self.state.run_is_ours
+        if stopping:
+            self.state.run_is_ours = True
+        if stopping or name not in before.files or name not in GOVERNED:
+            self._save()
+        try:
+            self._sysfs.write(name, value)
+        except SysfsBusy:
+            found.pending.append(name)
+        except SysfsReadOnly as error:
+            found.read_only = str(error)
+        except Unsupported:
+            found.missing.append(name)
+        except SysfsError as error:
+            found.refused.append(str(error))
+        else:
+            after = self.read()
+            if after.get(name) == value:
+                level = logging.DEBUG if name in GOVERNED else logging.INFO
+                log.log(level, "ksmd value written", extra={"file": name, "value": value})
+                return after
+            found.refused.append(f"{name} does not keep {value}")
+        self.state.baseline = before
+        self._save()
+        return self.read()
+
+    def restore(self) -> tuple[str, ...]:
+        """Put the values from before our first write back.
+
+        Returns:
+            Files that hold neither our value nor the former one: left alone.
+
+        Raises:
+            SysfsError: a value cannot be written now.
+        """
+        plan = restore_plan(self.state.baseline, self.read())
+        for name, value in plan.writes:
+            self._sysfs.write(name, value)
+            log.info("ksmd value restored", extra={"file": name, "value": value})
+        return plan.externally_modified
+
+    def _yield(self, name: str, written: int | str, value: int | str) -> None:
+        self.state.yielded.add(name)
+        log.warning(
+            "somebody else changed a value of ksmd; it is left alone until the policy is edited",
+            extra={"file": name, "ours": written, "theirs": value},
+        )

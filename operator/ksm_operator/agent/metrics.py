@@ -1,0 +1,86 @@
+"""What Prometheus reads: one set of series per node, none per container."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENROL_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
+
+
+class Metrics:
+    """The agent's series, in a registry of their own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        info = Info("ksm_agent_build", "Version of the agent.", registry=self.registry)
+        info.info({"version": version})
+        self.saved = Gauge(
+            "ksm_node_saved_bytes",
+            "Memory given back by merging on this node, each kept page counted once.",
+            registry=self.registry,
+        )
+        self.profit = Gauge(
+            "ksm_node_profit_bytes",
+            "Memory given back less the kernel's own cost of merging; may be negative.",
+            registry=self.registry,
+        )
+        self._ksmd_cpu = Counter(
+            "ksm_node_ksmd_cpu_seconds",
+            "CPU time that ksmd used since boot.",
+            registry=self.registry,
+        )
+        self._ksmd_cpu_ns = 0
+        self.processes = Gauge(
+            "ksm_node_enrolled_processes", "Processes enrolled now.", registry=self.registry
+        )
+        self.containers = Gauge(
+            "ksm_node_enrolled_containers",
+            "Containers with enrolled processes now.",
+            registry=self.registry,
+        )
+        self.skipped = Gauge(
+            "ksm_node_skipped_processes",
+            "Processes of selected pods that are left alone, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.foreign = Gauge(
+            "ksm_node_foreign_mergers",
+            "Processes outside of the domain that asked for merging by themselves.",
+            registry=self.registry,
+        )
+        self.enrol_seconds = Histogram(
+            "ksm_agent_enrol_duration_seconds",
+            "Time that the enrolment of one process took.",
+            buckets=ENROL_BUCKETS,
+            registry=self.registry,
+        )
+        self.released = Counter(
+            "ksm_agent_released_processes", "Processes released.", registry=self.registry
+        )
+        self.errors = Counter(
+            "ksm_agent_errors",
+            "Failures, by what failed.",
+            ["operation"],
+            registry=self.registry,
+        )
+
+    def ksmd_used(self, cpu_ns: int) -> None:
+        """Show ksmd's CPU time since boot."""
+        self._ksmd_cpu.inc(max(0, cpu_ns - self._ksmd_cpu_ns) / 1e9)
+        self._ksmd_cpu_ns = max(cpu_ns, self._ksmd_cpu_ns)
+
+    def count_skipped(self, skipped: Mapping[str, int]) -> None:
+        """Show these reasons and no other."""
+        self.skipped.clear()
+        for reason, count in skipped.items():
+            self.skipped.labels(reason).set(count)
+
+    def exposition(self) -> bytes:
+        """Return the text that Prometheus scrapes."""
+        return generate_latest(self.registry)

@@ -1,0 +1,188 @@
+"""What the agent says of its node: conditions and figures from plain facts. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ksm_operator.agent.placement import place
+from ksm_operator.agent.status import Judgement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ksm_operator.agent.enrolment import Left
+    from ksm_operator.agent.knobs import Troubles
+    from ksm_operator.agent.wire import ForeignMerger
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Where the node stands.
+
+    Attributes:
+        obstacle: (reason, message) of what makes everything impossible; None for nothing.
+        unknown: terms of the spec that this agent does not know.
+        desired: the desiredState that is obeyed; empty before the first.
+        former: uid of a former owner whose processes are still enrolled; empty for none.
+        external: somebody else's hands are on ksmd.
+        touched: something on this node is to be given back.
+        settled: every container that was selected when this spec came has been looked at.
+        leaving: containers that have left and are not released.
+        left: processes whose release is blocked.
+        processes: enrolled processes.
+        containers: enrolled containers.
+        yielded: files of ksmd that somebody else changed.
+        unrestored: files left alone at the last restore, for the same reason.
+        troubles: files that could not be written.
+        foreign: processes outside of the domain that asked for merging.
+        foreign_count: how many.
+    """
+
+    obstacle: tuple[str, str] | None
+    unknown: Sequence[str]
+    desired: str
+    former: str
+    external: bool
+    touched: bool
+    settled: bool
+    leaving: int
+    left: Sequence[Left]
+    processes: int
+    containers: int
+    yielded: Sequence[str]
+    unrestored: Sequence[str]
+    troubles: Troubles
+    foreign: Sequence[ForeignMerger]
+    foreign_count: int
+
+
+def judge(facts: Facts) -> list[Judgement]:
+    """Return the four conditions."""
+    return [_ready(facts), _released(facts), _isolated(facts), _degraded(facts)]
+
+
+def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per answer
+    if facts.obstacle is not None:
+        reason, message = facts.obstacle
+        known = "Unsupported" if reason == "Unsupported" else "Blocked"
+        return Judgement("Ready", False, known, message)
+    if facts.unknown:
+        return Judgement(
+            "Ready",
+            False,
+            "Blocked",
+            f"This agent does not know {', '.join(facts.unknown)} and changes nothing: "
+            "upgrade the agent.",
+        )
+    if facts.external:
+        return Judgement(
+            "Ready",
+            False,
+            "ExternallyManaged",
+            "ksmd ran before the operator came: somebody else manages it. To hand it over stop "
+            "that manager (ksmtuned, TuneD, KubeVirt), then write 0 to /sys/kernel/mm/ksm/run.",
+        )
+    if facts.left:
+        return Judgement("Ready", False, "Blocked", describe_left(facts.left))
+    if facts.desired in ("Merging", "Paused") and facts.former:
+        return Judgement(
+            "Ready",
+            False,
+            "Releasing",
+            f"Processes of the former owner (uid {facts.former}) are released first.",
+        )
+    if facts.desired == "Merging" and facts.leaving:
+        return Judgement(
+            "Ready",
+            False,
+            "Releasing",
+            f"{facts.leaving} containers left the selection and are released before others join.",
+        )
+    match facts.desired:
+        case "Merging" if not facts.settled:
+            return Judgement("Ready", False, "Enrolling", "Selected containers are being enrolled.")
+        case "Merging":
+            return Judgement(
+                "Ready",
+                True,
+                "Merging",
+                f"{facts.processes} processes of {facts.containers} containers are enrolled.",
+            )
+        case "Paused":
+            return Judgement(
+                "Ready", True, "Paused", "What is merged stays merged; ksmd does not scan."
+            )
+        case _ if facts.touched:
+            return Judgement("Ready", False, "Releasing", "Merged memory is being given back.")
+        case _:
+            return Judgement("Ready", True, "Released", "Nothing is enrolled.")
+
+
+def describe_left(left: Sequence[Left]) -> str:
+    """Say which processes keep merged memory, how much, and why."""
+    remaining = sum(one.remaining_bytes for one in left)
+    reasons = ", ".join(sorted({one.reason for one in left}))
+    first = left[0]
+    advice = "raise its pod's memory limit or free memory; " if "NoHeadroom" in reasons else ""
+    who = "1 process keeps" if len(left) == 1 else f"{len(left)} processes keep"
+    return (
+        f"{who} {remaining / MIB:.0f} MiB merged ({reasons}), first pid {first.process.pid} in "
+        f"container {_container(first.path)}: {advice}it is tried again."
+    )
+
+
+def _container(path: str) -> str:
+    placement = place(path)
+    return (placement.container_id or path)[:12] if placement is not None else path[-12:]
+
+
+def _released(facts: Facts) -> Judgement:
+    if facts.touched:
+        return Judgement("Released", False, "NotReleased", "")
+    return Judgement(
+        "Released", True, "Released", "Nothing is enrolled and ksmd's values are as they were."
+    )
+
+
+def _isolated(facts: Facts) -> Judgement:
+    if facts.foreign_count == 0:
+        return Judgement("Isolated", True, "NoForeignMergers", "")
+    names = ", ".join(f"{one.command} ({one.pid})" for one in facts.foreign[:3])
+    return Judgement(
+        "Isolated",
+        False,
+        "ForeignMergers",
+        f"{facts.foreign_count} processes outside of the policy merge in the same pool: {names}.",
+    )
+
+
+def _degraded(facts: Facts) -> Judgement:
+    troubles = facts.troubles
+    if facts.obstacle is not None and facts.obstacle[0] == "SysfsReadOnly":
+        return Judgement("Degraded", True, "SysfsReadOnly", facts.obstacle[1])
+    if troubles.read_only:
+        return Judgement("Degraded", True, "SysfsReadOnly", troubles.read_only)
+    if troubles.pending:
+        return Judgement(
+            "Degraded",
+            True,
+            "PendingRelease",
+            f"{', '.join(troubles.pending)}: the kernel refuses a change while pages are shared; "
+            "it is tried again.",
+        )
+    changed = sorted({*facts.yielded, *facts.unrestored})
+    if changed:
+        return Judgement(
+            "Degraded",
+            True,
+            "ExternallyModified",
+            f"Somebody else changed {', '.join(changed[:4])} under /sys/kernel/mm/ksm: left alone. "
+            "Edit the policy to take over again.",
+        )
+    if troubles.missing or troubles.refused:
+        names = ", ".join((*troubles.missing, *troubles.refused))
+        return Judgement("Degraded", True, "Unsupported", f"This kernel cannot do: {names}.")
+    return Judgement("Degraded", False, "AsExpected", "")

@@ -1,0 +1,174 @@
+"""What the agent must remember across restarts, on the host under /run.
+
+Written before the deed it describes: a container is recorded before its first process is enrolled
+and a value of ksmd before it is written, so that an agent killed at any instant leaves a record
+of at least everything that it did. A reboot clears it all, and the boot id tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ksm_operator.kernel import Baseline, Process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION: Final = 1
+
+
+class StateError(Exception):
+    """The state file cannot be understood or written; nothing may be enrolled without it."""
+
+
+@dataclass(slots=True)
+class Container:
+    """A container with enrolled processes.
+
+    Attributes:
+        pod_uid: the uid in its cgroup's name.
+        path: its cgroup, relative to the memory hierarchy's mount.
+        enrolled: processes enrolled by us, their mergeable descendants included as they are seen.
+        own: processes that had asked for merging before us; never released by us.
+    """
+
+    pod_uid: str
+    path: str
+    enrolled: set[Process] = field(default_factory=set)
+    own: set[Process] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class State:
+    """Everything remembered.
+
+    Attributes:
+        boot_id: of the boot that it belongs to.
+        owner: uid of the policy whose processes are enrolled; empty for none.
+        baseline: ksmd's values before our first write.
+        containers: by cgroup path.
+        run_is_ours: whether a `run` of 0 may be our own doing (limit, SIGTERM, Paused).
+        yielded: files that somebody else changed since; left alone until the policy is edited.
+        told: the KSMNode's spec that was obeyed last, as JSON types, to go on without an API
+            server.
+        generation: its metadata.generation.
+    """
+
+    boot_id: str
+    owner: str = ""
+    baseline: Baseline = field(default_factory=Baseline)
+    containers: dict[str, Container] = field(default_factory=dict)
+    run_is_ours: bool = False
+    yielded: set[str] = field(default_factory=set)
+    told: dict[str, Any] | None = None
+    generation: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return {
+            "version": VERSION,
+            "bootID": self.boot_id,
+            "owner": self.owner,
+            "baseline": self.baseline.to_dict(),
+            "containers": [
+                {
+                    "podUID": container.pod_uid,
+                    "path": container.path,
+                    "enrolled": [[one.pid, one.start_time] for one in sorted(container.enrolled)],
+                    "own": [[one.pid, one.start_time] for one in sorted(container.own)],
+                }
+                for container in self.containers.values()
+            ],
+            "runIsOurs": self.run_is_ours,
+            "yielded": sorted(self.yielded),
+            "told": self.told,
+            "generation": self.generation,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> State:
+        """Read what `to_dict` gave.
+
+        Raises:
+            StateError: another version, or not of that form.
+        """
+        try:
+            if data["version"] != VERSION:
+                raise StateError(f"version {data['version']} is not {VERSION}")
+            containers = [
+                Container(
+                    entry["podUID"],
+                    entry["path"],
+                    {Process(int(pid), int(started)) for pid, started in entry["enrolled"]},
+                    {Process(int(pid), int(started)) for pid, started in entry["own"]},
+                )
+                for entry in data["containers"]
+            ]
+            return cls(
+                boot_id=str(data["bootID"]),
+                owner=str(data["owner"]),
+                baseline=Baseline.from_dict(data["baseline"]),
+                containers={container.path: container for container in containers},
+                run_is_ours=bool(data["runIsOurs"]),
+                yielded=set(data["yielded"]),
+                told=data["told"],
+                generation=int(data["generation"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"not of the expected form: {error!r}") from error
+
+    @property
+    def touched(self) -> bool:
+        """Whether there is anything on this node that we would have to give back."""
+        return bool(self.owner or self.containers or self.baseline.files)
+
+
+def load(path: Path, boot_id: str) -> State:
+    """Read the state of this boot; an empty one if there is none or it is of an earlier boot.
+
+    Raises:
+        StateError: the file is there and cannot be understood: an agent of another version wrote
+            it, or it is damaged. What it would say may still be enrolled.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return State(boot_id)
+    except OSError as error:
+        raise StateError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        data = json.loads(text)
+        if isinstance(data, dict) and data.get("bootID") not in (None, boot_id):
+            return State(boot_id)
+        return State.from_dict(data)
+    except (ValueError, StateError) as error:
+        raise StateError(
+            f"{path} cannot be understood ({error}): it says what an earlier agent enrolled. "
+            "Run the agent version that wrote it, or reboot the node"
+        ) from error
+
+
+def save(path: Path, state: State) -> None:
+    """Replace the file whole.
+
+    Raises:
+        StateError: it cannot be written.
+    """
+    text = json.dumps(state.to_dict(), separators=(",", ":")).encode()
+    temporary = ""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(prefix=".state-", dir=path.parent)
+        with os.fdopen(fd, "wb") as file:
+            file.write(text)
+        os.replace(temporary, path)  # noqa: PTH105 - a plain path is what mkstemp gave
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108 - as above
+        raise StateError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,362 @@
+"""KSMPolicy: what the user writes, and the status that people and machines read."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from ksm_operator.api._base import LABEL_SYNTAX, LABEL_VALUE_SYNTAX, Model, cel, percent_rule, rule
+from ksm_operator.api._conditions import Condition
+from ksm_operator.api._selector import SELECTOR_CHARACTERS, LabelSelector
+
+_SELECTOR_KEYS_RULE = rule(
+    "!has(self.matchLabels) || "
+    f"self.matchLabels.all(k, k.size() <= 128 && k.matches('{LABEL_SYNTAX}'))",
+    "matchLabels: a key is a label key such as app or example.com/team, at most 128 characters",
+)
+_SELECTOR_VALUES_RULE = rule(
+    "!has(self.matchLabels) || "
+    f"self.matchLabels.all(k, self.matchLabels[k].matches('{LABEL_VALUE_SYNTAX}'))",
+    "matchLabels: a value is a label value such as web: letters, digits, '-', '_' and '.'",
+)
+_SELECTOR_SIZE_RULE = rule(
+    "(has(self.matchLabels) "
+    "? self.matchLabels.map(k, k.size() + self.matchLabels[k].size()).sum() : 0) + "
+    "(has(self.matchExpressions) ? self.matchExpressions.map(e, e.key.size() + "
+    "(has(e.values) ? e.values.map(v, v.size()).sum() : 0)).sum() : 0) "
+    f"<= {SELECTOR_CHARACTERS}",
+    f"the selector's keys and values have more than {SELECTOR_CHARACTERS} characters in all: "
+    "give what belongs together one label, and select that",
+)
+_SELECTOR_RULES = (_SELECTOR_KEYS_RULE, _SELECTOR_VALUES_RULE, _SELECTOR_SIZE_RULE)
+Scope = Annotated[LabelSelector, Field(json_schema_extra=cel(*_SELECTOR_RULES))]
+NAMESPACES_CHARACTERS: Final = 600
+"""Most characters of all names in one list of namespaces."""
+NAMESPACES_SIZE_RULE = rule(
+    f"size(self) == 0 || self.map(n, n.size()).sum() <= {NAMESPACES_CHARACTERS}",
+    f"namespaces: the names have more than {NAMESPACES_CHARACTERS} characters in all: "
+    "label the namespaces and write a namespaceSelector instead",
+)
+NamespaceName = Annotated[str, Field(max_length=63)]
+
+
+class KsmdSysfs(Model):
+    """Optional values under /sys/kernel/mm/ksm: written only where set, restored on release."""
+
+    merge_across_numa_nodes: Annotated[
+        bool | None,
+        Field(
+            alias="mergeAcrossNUMANodes",
+            description="merge_across_nodes: false keeps merging within each NUMA node. "
+            "The kernel refuses a change while pages are shared; it is made before the first "
+            "enrolment or reported as PendingRelease. Left as found when not set.",
+        ),
+    ] = None
+    max_page_sharing: Annotated[
+        int | None,
+        Field(
+            description="max_page_sharing: how many mappings may share one page, at least 2. "
+            "The kernel refuses a change while pages are shared; it is made before the first "
+            "enrolment or reported as PendingRelease. Left as found when not set.",
+            json_schema_extra=cel(
+                rule(
+                    "self >= 2 && self <= 2147483647",
+                    "ksmd.maxPageSharing is the number of mappings that may share one page: "
+                    "write 2 or more, for example 256",
+                )
+            ),
+        ),
+    ] = None
+    use_zero_pages: Annotated[
+        bool | None,
+        Field(
+            description="use_zero_pages: merge empty pages with the kernel's zero page. "
+            "Left as found when not set."
+        ),
+    ] = None
+    smart_scan: Annotated[
+        bool | None,
+        Field(
+            description="smart_scan (kernel 6.7 or newer): skip pages that failed to merge before. "
+            "Left as found when not set."
+        ),
+    ] = None
+
+
+class Ksmd(KsmdSysfs):
+    """How ksmd, the kernel's scanner, is tuned on the nodes of the policy."""
+
+    tuning: Annotated[
+        Literal["Auto", "Fixed"],
+        Field(
+            description="Auto: the agent chooses how much ksmd scans. Fixed: pagesToScan and "
+            "sleepMilliseconds as written. Both stay below cpuLimit, by feedback on the CPU time "
+            "that ksmd really used."
+        ),
+    ] = "Auto"
+    cpu_limit: Annotated[
+        str | int,
+        Field(
+            description="The most CPU that ksmd may use on a node, a Kubernetes quantity.",
+            json_schema_extra=cel(
+                rule(
+                    "type(self) == int ? self > 0 : "
+                    "isQuantity(string(self)) && "
+                    "quantity(string(self)).isGreaterThan(quantity('0'))",
+                    "ksmd.cpuLimit must be a CPU quantity above 0: "
+                    "write for example 200m (a fifth of a CPU) or 1",
+                ),
+                maxLength=20,
+                **{"x-kubernetes-int-or-string": True},
+            ),
+        ),
+    ] = "200m"
+    pages_to_scan: Annotated[
+        int | None,
+        Field(
+            description="pages_to_scan: pages per batch. Required by Fixed, not allowed otherwise.",
+            json_schema_extra=cel(
+                rule(
+                    "self >= 1 && self <= 1000000",
+                    "ksmd.pagesToScan is the number of pages per batch: "
+                    "write a whole number from 1 to 1000000, for example 1000",
+                )
+            ),
+        ),
+    ] = None
+    sleep_milliseconds: Annotated[
+        int | None,
+        Field(
+            description="sleep_millisecs: pause between batches. "
+            "Required by Fixed, not allowed otherwise.",
+            json_schema_extra=cel(
+                rule(
+                    "self >= 1 && self <= 3600000",
+                    "ksmd.sleepMilliseconds is the pause between batches: "
+                    "write a whole number from 1 to 3600000, for example 20",
+                )
+            ),
+        ),
+    ] = None
+    start_below_available_percent: Annotated[
+        int,
+        Field(
+            description="Scan only while the node's MemAvailable is below this share of MemTotal; "
+            "100 scans always.",
+            json_schema_extra=percent_rule("ksmd.startBelowAvailablePercent", 100),
+        ),
+    ] = 100
+
+
+class Enrollment(Model):
+    """Which of the selected pods' processes are enrolled."""
+
+    running_pods: Annotated[
+        Literal["Attach", "Skip"],
+        Field(
+            description="Attach: containers that run already are enrolled too, without a restart. "
+            "Skip: only containers that started after the node was granted to the policy."
+        ),
+    ] = "Attach"
+    consent: Annotated[
+        Literal["OptOut", "OptIn"],
+        Field(
+            description="OptOut: every selected pod but those labelled "
+            "ksm-operator.dev/merge: disabled. OptIn: only those labelled "
+            "ksm-operator.dev/merge: enabled. The label may stand on the pod or on its namespace; "
+            "the pod's wins."
+        ),
+    ] = "OptOut"
+
+
+class KSMPolicySpec(Model):
+    """What the user asks for."""
+
+    namespace_selector: Annotated[
+        LabelSelector | None,
+        Field(
+            description="Pods of the namespaces with these labels form one security domain: "
+            "what merges together can be told by its neighbours through timing. Exactly one of "
+            "namespaceSelector and namespaces. kube-*, openshift-* and the operator's own "
+            "namespace are selected only by name, through namespaces.",
+            json_schema_extra=cel(
+                rule(
+                    "(has(self.matchLabels) && size(self.matchLabels) > 0) || "
+                    "(has(self.matchExpressions) && size(self.matchExpressions) > 0)",
+                    "an empty namespaceSelector would put every namespace into one security "
+                    "domain: write the labels of the namespaces that may share pages, "
+                    "for example matchLabels: {ksm: web}",
+                ),
+                *_SELECTOR_RULES,
+            ),
+        ),
+    ] = None
+    namespaces: Annotated[
+        tuple[NamespaceName, ...] | None,
+        Field(
+            description="The namespaces by name, instead of namespaceSelector.",
+            max_length=32,
+            json_schema_extra=cel(
+                rule(
+                    "size(self) > 0",
+                    "namespaces is empty: name at least one namespace, for example [web], "
+                    "or write a namespaceSelector instead",
+                ),
+                rule(
+                    "self.all(n, n.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))",
+                    "namespaces: a namespace name has lower-case letters, digits and '-', "
+                    "at most 63 of them, for example web-frontend",
+                ),
+                NAMESPACES_SIZE_RULE,
+                **{"x-kubernetes-list-type": "set"},
+            ),
+        ),
+    ] = None
+    pod_selector: Annotated[
+        Scope | None, Field(description="Narrows the pods further; all of them when not set.")
+    ] = None
+    node_selector: Annotated[
+        Scope | None, Field(description="On which nodes; all of them when not set.")
+    ] = None
+    priority: Annotated[
+        int,
+        Field(
+            description="A node belongs to one policy: the higher priority wins it, else its "
+            "present owner keeps it, else the older policy, then the name.",
+            json_schema_extra=cel(
+                rule(
+                    "self >= -1000000 && self <= 1000000",
+                    "priority is a whole number from -1000000 to 1000000; the higher one wins",
+                )
+            ),
+        ),
+    ] = 0
+    mode: Annotated[
+        Literal["Enforce", "Paused"],
+        Field(
+            description="Enforce: enrol and merge. Paused: keep what is merged, stop scanning, "
+            "enrol nothing new."
+        ),
+    ] = "Enforce"
+    enrollment: Annotated[
+        Enrollment,
+        Field(
+            description="Which processes of the selected pods are enrolled.",
+            json_schema_extra={"default": {}},
+        ),
+    ] = Enrollment()
+    ksmd: Annotated[
+        Ksmd,
+        Field(
+            description="How ksmd is tuned.",
+            json_schema_extra=cel(
+                rule(
+                    "self.tuning != 'Fixed' || "
+                    "(has(self.pagesToScan) && has(self.sleepMilliseconds))",
+                    "ksmd.tuning Fixed needs its numbers: write ksmd.pagesToScan and "
+                    "ksmd.sleepMilliseconds, for example 1000 and 20, or use tuning: Auto",
+                ),
+                rule(
+                    "self.tuning == 'Fixed' || "
+                    "!(has(self.pagesToScan) || has(self.sleepMilliseconds))",
+                    "ksmd.pagesToScan and ksmd.sleepMilliseconds are obeyed only with "
+                    "tuning: Fixed: add it, or remove them",
+                ),
+                # The rules are judged on the default as written here, before nested defaults.
+                default={"tuning": "Auto"},
+            ),
+        ),
+    ] = Ksmd()
+    release_reserve_percent: Annotated[
+        int,
+        Field(
+            description="Share of MemTotal that giving merged pages back may never eat, beside "
+            "every cgroup's limit.",
+            json_schema_extra=percent_rule("releaseReservePercent", 10),
+        ),
+    ] = 10
+
+
+class NodeCounts(Model):
+    """Nodes of the policy, by what they report."""
+
+    matched: Annotated[int, Field(description="Nodes that the policy selects.")] = 0
+    ready: Annotated[int, Field(description="Nodes that do what the policy asks.")] = 0
+    releasing: Annotated[int, Field(description="Nodes that give merged pages back.")] = 0
+    blocked: Annotated[int, Field(description="Nodes where something stands in the way.")] = 0
+    unsupported: Annotated[int, Field(description="Nodes whose kernel or machine cannot.")] = 0
+    externally_managed: Annotated[
+        int, Field(description="Nodes whose KSM is in somebody else's hands.")
+    ] = 0
+    conflicted: Annotated[int, Field(description="Nodes lost to another policy.")] = 0
+    summary: Annotated[str, Field(description="Ready of matched nodes, for people.")] = "0/0"
+
+
+class PodCounts(Model):
+    """Pods of the policy on all of its nodes."""
+
+    matched: Annotated[int, Field(description="Pods that the policy selects.")] = 0
+    merging: Annotated[int, Field(description="Pods with enrolled processes.")] = 0
+    skipped: Annotated[int, Field(description="Pods left alone; KSMNodes give the reasons.")] = 0
+    summary: Annotated[str, Field(description="Merging of matched pods, for people.")] = "0/0"
+
+
+class PolicyMemory(Model):
+    """What the policy gives back."""
+
+    saved_bytes: Annotated[int, Field(description="Memory given back, each kept page once.")] = 0
+    profit_bytes: Annotated[
+        int | None,
+        Field(
+            description="Memory given back less the kernel's own cost of merging; may be negative. "
+            "Absent where kernels do not tell (before 6.4)."
+        ),
+    ] = None
+    saved: Annotated[str, Field(description="savedBytes for people.")] = "0"
+
+
+class NamespaceSummary(Model):
+    """The namespaces that form the security domain now."""
+
+    count: Annotated[int, Field(description="How many there are.")] = 0
+    names: Annotated[
+        tuple[NamespaceName, ...],
+        Field(max_length=50, description="The first 50 by name."),
+    ] = ()
+
+
+class KSMPolicyStatus(Model):
+    """What the cluster makes of the policy."""
+
+    observed_generation: Annotated[
+        int | None, Field(description="The metadata.generation that this status was judged on.")
+    ] = None
+    nodes: Annotated[NodeCounts, Field(description="Nodes, counted.")] = NodeCounts()
+    pods: Annotated[PodCounts, Field(description="Pods, counted.")] = PodCounts()
+    memory: Annotated[PolicyMemory, Field(description="Memory given back.")] = PolicyMemory()
+    ksmd_milli_cpu: Annotated[
+        int | None,
+        Field(alias="ksmdMilliCPU", description="CPU that ksmd uses on all nodes, in millicores."),
+    ] = None
+    namespaces: Annotated[
+        NamespaceSummary, Field(description="Namespaces of the security domain.")
+    ] = NamespaceSummary()
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=8,
+            description="Ready, Reconciling and Stalled (present only while true), Degraded, "
+            "Isolated, Conflicted.",
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = ()
+
+
+class KSMPolicy(Model):
+    """A security domain of pods whose identical memory is merged, and at what cost."""
+
+    metadata: dict[str, Any]
+    spec: KSMPolicySpec
+    status: KSMPolicyStatus | None = None

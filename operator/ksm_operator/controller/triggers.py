@@ -1,0 +1,97 @@
+"""Something changed: kopf tells of KSMPolicies, and one reconcile sees all that happened since.
+
+kopf is used for nothing but that. It keeps no state in annotations, adds no finalizer, posts no
+Events and elects nobody: see docs/design/controller.md.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import kopf
+
+from ksm_operator.api import GROUP, VERSION
+from ksm_operator.controller.cluster import FIELD_MANAGER
+
+_QUIET_SECONDS: Final = 0.2
+
+
+class Trigger:
+    """What has to be looked at again. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._event = threading.Event()
+        self._policies = True
+
+    def changed(self) -> None:
+        """Say that something changed."""
+        self._event.set()
+
+    def policies_changed(self) -> None:
+        """Say that policies changed, so that they are read again."""
+        with self._lock:
+            self._policies = True
+        self._event.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a change, at most so long, and then until the first flood of them is over."""
+        if self._event.wait(max(seconds, 0)):
+            time.sleep(_QUIET_SECONDS)
+        self._event.clear()
+
+    def take_policies(self) -> bool:
+        """Tell whether policies have to be read again, and forget it."""
+        with self._lock:
+            taken, self._policies = self._policies, False
+            return taken
+
+
+def start_kopf(trigger: Trigger, known_version: Callable[[str], str | None]) -> threading.Thread:
+    """Watch KSMPolicies with kopf, in a thread with an event loop of its own.
+
+    Args:
+        trigger: told of every change.
+        known_version: policy name to the resourceVersion that is known already, so that the
+            controller's own writes do not wake it.
+    """
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+        # Not login_with_service_account: that one asks DNS for the API server, and a cluster's DNS
+        # may be down, or not there at all.
+        return kopf.login_via_client(**arguments)
+
+    @kopf.on.event(GROUP, VERSION, "ksmpolicies", registry=registry)
+    async def changed(name: str, meta: kopf.Meta, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf calls by this name
+        if type == "DELETED" or known_version(name) != meta.get("resourceVersion"):
+            trigger.policies_changed()
+
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    settings.watching.chunk_size = 500
+    settings.watching.server_timeout = 290
+    settings.watching.connect_timeout = 10
+    settings.persistence.finalizer = f"{GROUP}/unused"
+    settings.posting.reporting_component = FIELD_MANAGER
+
+    def run() -> None:
+        asyncio.run(
+            kopf.operator(
+                registry=registry,
+                settings=settings,
+                standalone=True,
+                clusterwide=True,
+                # Left out, kopf asks for the user's name, which the container's uid has none of.
+                identity=cast("Any", FIELD_MANAGER),
+            )
+        )
+
+    thread = threading.Thread(target=run, name="kopf", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,168 @@
+"""A watched list: every object of one kind, kept current by a thread.
+
+What cannot be listed is not known, and so nothing follows from it: only a list that came through
+whole, or a DELETED event, takes an object away.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from ksm_operator.controller import log
+from ksm_operator.controller.cluster import Cluster, ClusterError, GoneError, RefusedError, refusal
+
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_MAX_BACKOFF_SECONDS: Final = 30.0
+
+
+class Versioned(Protocol):
+    """What the cache must know of an object."""
+
+    @property
+    def name(self) -> str:
+        """Its name, unique within the kind: all watched kinds are cluster-scoped."""
+
+    @property
+    def resource_version(self) -> str:
+        """Its version."""
+
+
+T = TypeVar("T", bound=Versioned)
+
+
+class Watched(Generic[T]):
+    """The objects of one cluster-scoped kind.
+
+    Args:
+        cluster: where they are.
+        path: of the kind's list.
+        decode: keeps of an object what is needed.
+        changed: called after every change; must not block.
+        metadata_only: ask for metadata alone.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        path: str,
+        decode: Callable[[dict[str, Any]], T],
+        changed: Callable[[], None],
+        *,
+        metadata_only: bool = False,
+    ) -> None:
+        self._cluster = cluster
+        self._path = path
+        self._decode = decode
+        self._changed = changed
+        self._metadata_only = metadata_only
+        self._lock = threading.Lock()
+        self._objects: dict[str, T] = {}
+        self._seen = ""
+        self.synced = threading.Event()
+
+    def start(self) -> threading.Thread:
+        """Watch for as long as the process lives."""
+        name = f"watch-{self._path.rsplit('/', 1)[1]}"
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def snapshot(self) -> dict[str, T]:
+        """Return the objects by name, as they are known now."""
+        with self._lock:
+            return dict(self._objects)
+
+    def learn(self, raw: dict[str, Any]) -> None:
+        """Take in what the API server answered to a write, before the watch brings it."""
+        self._put(self._decode(raw))
+
+    def forget(self, known: T) -> None:
+        """Take away an object whose deletion the API server confirmed."""
+        with self._lock:
+            present = self._objects.get(known.name)
+            if present is not None and present.resource_version == known.resource_version:
+                del self._objects[known.name]
+
+    def _put(self, value: T) -> None:
+        with self._lock:
+            present = self._objects.get(value.name)
+            if present is None or not _older(value.resource_version, present.resource_version):
+                self._objects[value.name] = value
+
+    def _drop(self, name: str, version: str) -> None:
+        """Take away what was deleted, but not what was created under its name since."""
+        with self._lock:
+            present = self._objects.get(name)
+            if present is not None and not _older(version, present.resource_version):
+                del self._objects[name]
+
+    def _run(self) -> None:
+        backoff = _FIRST_BACKOFF_SECONDS
+        version = ""
+        while True:
+            began = time.monotonic()
+            try:
+                if not version:
+                    version = self._list()
+                    self.synced.set()
+                    self._changed()
+                version = self._follow(version)
+                backoff = _FIRST_BACKOFF_SECONDS
+            except GoneError:
+                log.debug("watch is too old, listing again", path=self._path)
+                version = ""
+            except ClusterError as error:
+                # 4xx on a watch (other than 410) means that the position itself may be bad.
+                version = "" if isinstance(error, RefusedError) or not version else self._seen
+                if time.monotonic() - began > _MAX_BACKOFF_SECONDS:
+                    # It worked for a while: this is a new failure, not the old one still.
+                    backoff = _FIRST_BACKOFF_SECONDS
+                log.warning("watch failed, trying again", path=self._path, error=error)
+                time.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+
+    def _list(self) -> str:
+        found: dict[str, T] = {}
+        version = ""
+        for page in self._cluster.pages(self._path, metadata_only=self._metadata_only):
+            version = page["metadata"]["resourceVersion"]
+            for item in page["items"]:
+                value = self._decode(item)
+                found[value.name] = value
+        with self._lock:
+            # Lists are consistent, so one that is older than the last news comes from a restored
+            # etcd, and nothing from before it is to be believed.
+            restored = _older(version, self._seen)
+            newer = {
+                name: present
+                for name, present in self._objects.items()
+                if not restored and _older(version, present.resource_version)
+            }
+            self._objects, self._seen = {**found, **newer}, version
+        return version
+
+    def _follow(self, version: str) -> str:
+        for event in self._cluster.watch(self._path, version, metadata_only=self._metadata_only):
+            kind, item = event["type"], event["object"]
+            if kind == "ERROR":
+                raise refusal(item.get("code", 500), item, f"watch of {self._path}")
+            version = self._seen = item["metadata"]["resourceVersion"]
+            if kind == "BOOKMARK":
+                continue
+            if kind == "DELETED":
+                self._drop(item["metadata"]["name"], version)
+            else:
+                self._put(self._decode(item))
+            self._changed()
+        return version
+
+
+def _older(version: str, other: str) -> bool:
+    """Tell whether one resource version is older than the other.
+
+    Resource versions of one kind are ordered decimal numbers (guaranteed since Kubernetes 1.35,
+    so since ever in practice); any other form is never older.
+    """
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

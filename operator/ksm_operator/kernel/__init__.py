@@ -1,0 +1,164 @@
+"""What an agent does to a Linux node: sysfs, procfs, cgroupfs and remote system calls.
+
+Knows nothing of Kubernetes and uses the standard library only. Root on the node is enough::
+
+    from ksm_operator.kernel import KsmSysfs, Tracer, enrol, find_process, release
+
+    tracer = Tracer()
+    process = find_process(1234)
+    enrol(process, tracer)                       # Enrolled or AlreadyMergeable
+    release(process, tracer, headroom=lambda: 1 << 30)
+
+Every function that reads a tree takes its root as a parameter (``proc=Path("/proc")`` and so on).
+Whatever goes wrong is a :class:`KernelError`; the tree is drawn in :mod:`.errors`.
+
+=====================  =============================================================================
+module                 what it answers
+=====================  =============================================================================
+:mod:`.errors`         `KernelError` and its kinds
+:mod:`.procfs`         `Process(pid, start_time)`, `find_process(pid)`, `is_alive(process)`,
+                       `read_stat/read_status/read_ksm_stat/read_cgroup(pid)`, `read_meminfo()`,
+                       `find_ksmd() -> pid | None`, `ksmd_cpu_ns(pid) -> int`, `page_size()`,
+                       `boot_id()`
+:mod:`.smaps`          `read_vmas(process) -> list[Vma]`: ranges, flags, merged bytes;
+                       `read_merged_bytes(process) -> int`: what a release would cost
+:mod:`.mergeable`      `mergeable_processes() -> Iterator[Mergeable]`: who asked for merging
+:mod:`.sysfs`          `KsmSysfs(root).read() -> KsmValues`, `.write(file, value)`,
+                       `find_writable_root() -> Path`
+:mod:`.baseline`       `Baseline`: values before our first write; `record`, `restore_plan`,
+                       `to_dict`, `from_dict`
+:mod:`.cgroupfs`       `find_memory_hierarchy() -> Hierarchy(version, mount)`,
+                       `Hierarchy.directory(pid)`, `walk(directory)`, `pids(directory)`,
+                       `join_host_cgroup_namespace()`
+:mod:`.headroom`       `memory_headroom(hierarchy, directory) -> bytes | None` (None: no limit),
+                       `node_headroom(meminfo, reserve_bytes) -> bytes`
+:mod:`.watch`          `CgroupWatch(mount)`: `fileno()`, `read() -> list[CgroupEvent]`
+:mod:`.tracer`         `Tracer().call(process, [Syscall, ...]) -> Visit`; `RemoteCalls` protocol
+:mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
+:mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`
+:mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
+:mod:`.probe`          `probe() -> KernelFeatures`
+:mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
+=====================  =============================================================================
+"""
+
+from ksm_operator.kernel.baseline import Baseline, RestorePlan, SavedValue, restore_plan
+from ksm_operator.kernel.cgroupfs import (
+    Hierarchy,
+    find_memory_hierarchy,
+    join_host_cgroup_namespace,
+    pids,
+    walk,
+)
+from ksm_operator.kernel.enrol import AlreadyMergeable, Enrolled, enrol
+from ksm_operator.kernel.errors import (
+    KernelError,
+    Postponed,
+    ProcessGone,
+    Refused,
+    RemoteCallFailed,
+    SysfsBusy,
+    SysfsError,
+    SysfsInvalid,
+    SysfsReadOnly,
+    Unsupported,
+)
+from ksm_operator.kernel.exclusions import SkipReason, why_not
+from ksm_operator.kernel.headroom import memory_headroom, node_headroom
+from ksm_operator.kernel.lock import AgentLock
+from ksm_operator.kernel.mergeable import Mergeable, is_mergeable, mergeable_processes
+from ksm_operator.kernel.probe import KernelFeatures, probe
+from ksm_operator.kernel.procfs import (
+    KsmStat,
+    Process,
+    boot_id,
+    find_ksmd,
+    find_process,
+    is_alive,
+    ksmd_cpu_ns,
+    page_size,
+    read_cgroup,
+    read_ksm_stat,
+    read_meminfo,
+    read_stat,
+    read_status,
+)
+from ksm_operator.kernel.release import ReleaseProgress, release
+from ksm_operator.kernel.remote import Syscall, Visit
+from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
+from ksm_operator.kernel.sysfs import KsmSysfs, KsmValues, find_writable_root
+from ksm_operator.kernel.tracer import RemoteCalls, Tracer
+from ksm_operator.kernel.watch import (
+    CgroupEvent,
+    CgroupWatch,
+    Created,
+    Deleted,
+    Entered,
+    Rescan,
+)
+
+__all__ = [
+    "AgentLock",
+    "AlreadyMergeable",
+    "Baseline",
+    "CgroupEvent",
+    "CgroupWatch",
+    "Created",
+    "Deleted",
+    "Enrolled",
+    "Entered",
+    "Hierarchy",
+    "KernelError",
+    "KernelFeatures",
+    "KsmStat",
+    "KsmSysfs",
+    "KsmValues",
+    "Mergeable",
+    "Postponed",
+    "Process",
+    "ProcessGone",
+    "Refused",
+    "ReleaseProgress",
+    "RemoteCallFailed",
+    "RemoteCalls",
+    "Rescan",
+    "RestorePlan",
+    "SavedValue",
+    "SkipReason",
+    "Syscall",
+    "SysfsBusy",
+    "SysfsError",
+    "SysfsInvalid",
+    "SysfsReadOnly",
+    "Tracer",
+    "Unsupported",
+    "Visit",
+    "Vma",
+    "boot_id",
+    "enrol",
+    "find_ksmd",
+    "find_memory_hierarchy",
+    "find_process",
+    "find_writable_root",
+    "is_alive",
+    "is_mergeable",
+    "join_host_cgroup_namespace",
+    "ksmd_cpu_ns",
+    "memory_headroom",
+    "mergeable_processes",
+    "node_headroom",
+    "page_size",
+    "pids",
+    "probe",
+    "read_cgroup",
+    "read_ksm_stat",
+    "read_meminfo",
+    "read_merged_bytes",
+    "read_stat",
+    "read_status",
+    "read_vmas",
+    "release",
+    "restore_plan",
+    "walk",
+    "why_not",
+]

@@ -1,0 +1,258 @@
+"""How much of the memory of some processes is held more than once: the ground truth for merging.
+
+Every page that ksmd could merge is read and hashed, merged already or not, so the answer is the
+same before and after merging. It costs about 10 microseconds of CPU a page; the processes run on
+meanwhile, so a page that changes is counted as it was when it was read.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from ksm_operator.kernel.errors import KernelError, ProcessGone
+from ksm_operator.kernel.procfs import PROC, Process, is_alive, page_size, read_ksm_stat
+from ksm_operator.kernel.smaps import read_vmas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from ksm_operator.kernel.smaps import Vma
+
+NEVER_MERGED: Final = frozenset({"sh", "ms", "ht", "io", "pf", "mm", "de", "dp"})
+"""VmFlags that ksmd passes over: shared, huge TLB and device memory (mm/ksm.c)."""
+
+# Documentation/admin-guide/mm/pagemap.rst
+PRESENT: Final = 1 << 63
+FILE_OR_SHARED: Final = 1 << 61
+MAPPED_ONCE: Final = 1 << 56
+FRAME: Final = (1 << 55) - 1
+FRAME_IS_KSM: Final = 1 << 21
+FRAME_IS_ZERO_PAGE: Final = 1 << 24
+
+CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPages:
+    """One process's share of the count.
+
+    Attributes:
+        process: who.
+        pages: private anonymous pages present, merged ones included. A page that fork shares
+            counts with the first of the processes that have it.
+        zero_pages: those of them that hold zeroes only.
+        complete: False if it exited while it was read.
+    """
+
+    process: Process
+    pages: int
+    zero_pages: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """What some processes hold, and how much less it could be.
+
+    Attributes:
+        pages: private anonymous pages present: memory that these processes would need if nothing
+            were merged.
+        distinct: different contents among them.
+        kept: pages left if all that can merge did; more than `distinct` where a limit of sharers
+            asks for further copies.
+        zero_pages: pages that hold zeroes only.
+        forked_pages: further mappings of pages that fork shares, not in `pages`: they use no
+            memory of their own, and ksmd passes over them (mm/ksm.c: it never merges a page with
+            itself).
+        page_size: bytes of a page.
+        processes: the same by process, in the order given.
+    """
+
+    pages: int
+    distinct: int
+    kept: int
+    zero_pages: int
+    forked_pages: int
+    page_size: int
+    processes: tuple[ProcessPages, ...]
+
+    @property
+    def duplicate_bytes(self) -> int:
+        """What merging every identical page saves, against none."""
+        return (self.pages - self.kept) * self.page_size
+
+
+def count_duplicates(
+    processes: Iterable[Process], *, max_page_sharing: int | None = None, proc: Path = PROC
+) -> Duplicates:
+    """Hash every page that ksmd could merge in these processes.
+
+    Holds 8 bytes a page. A process that exits meanwhile counts with what was read of it.
+
+    Args:
+        processes: whose memory; each once.
+        max_page_sharing: most mappings of one merged page (the file of that name under
+            /sys/kernel/mm/ksm); None counts as if there were no such limit.
+        proc: where procfs is mounted.
+
+    Raises:
+        KernelError: no right to read a process's memory (root is needed).
+    """
+    tally = _Tally()
+    with ExitStack() as files:
+        frames = _Frames(files, proc)
+        for process in processes:
+            tally.add(process, frames, proc)
+    distinct = kept = 0
+    for bucket in tally.digests:
+        counts = Counter(bucket).values()
+        distinct += len(counts)
+        kept += kept_pages(counts, max_page_sharing)
+    if tally.ksm_zero_pages:
+        # Mapped to the kernel's own zero page, so no copy of theirs has to be kept.
+        distinct += tally.zero_pages == tally.ksm_zero_pages
+    return Duplicates(
+        pages=tally.pages,
+        distinct=distinct,
+        kept=kept,
+        zero_pages=tally.zero_pages,
+        forked_pages=tally.forked_pages,
+        page_size=page_size(),
+        processes=tuple(tally.processes),
+    )
+
+
+def kept_pages(counts: Iterable[int], max_page_sharing: int | None) -> int:
+    """Pages left of contents that are there so many times each."""
+    if max_page_sharing is None:
+        return sum(1 for _ in counts)
+    return sum(-(-count // max_page_sharing) for count in counts)
+
+
+def runs(entries: Iterable[bool], longest: int) -> Iterator[tuple[int, int]]:
+    """Start and length of the runs of true entries, cut to a longest length."""
+    start = end = 0
+    for index, wanted in enumerate(entries):
+        if wanted and end - start < longest and index == end:
+            end += 1
+            continue
+        if end > start:
+            yield start, end - start
+        start, end = (index, index + 1) if wanted else (index + 1, index + 1)
+    if end > start:
+        yield start, end - start
+
+
+class _Frames:
+    """What is known of physical pages: which are merged, which two processes share by fork."""
+
+    def __init__(self, files: ExitStack, proc: Path) -> None:
+        self._flags: int | None = None
+        try:
+            self._flags = os.open(proc / "kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+            files.callback(os.close, self._flags)
+        except OSError:
+            pass  # without it, pages shared by fork count as if they were copies
+        self._seen: set[int] = set()
+
+    def _has(self, frame: int, flag: int) -> bool:
+        if self._flags is None or not frame:
+            return False
+        return bool(int.from_bytes(os.pread(self._flags, 8, frame * 8), "little") & flag)
+
+    def is_zero_page(self, frame: int) -> bool:
+        """The kernel's own page of zeroes."""
+        return self._has(frame, FRAME_IS_ZERO_PAGE)
+
+    def is_shared_by_fork(self, frame: int) -> bool:
+        """Another process that was counted has it too, and not through ksmd."""
+        if self._flags is None or not frame:
+            return False
+        if frame not in self._seen:
+            if not self._has(frame, FRAME_IS_KSM):
+                self._seen.add(frame)
+            return False
+        return True
+
+
+class _Tally:
+    """The count while it is made."""
+
+    def __init__(self) -> None:
+        # By the digest's first byte: small enough to count one after the other.
+        self.digests = [array("Q") for _ in range(256)]
+        self.pages = self.zero_pages = self.ksm_zero_pages = self.forked_pages = 0
+        self.processes: list[ProcessPages] = []
+        self._zeroes = bytes(page_size())
+
+    def add(self, process: Process, frames: _Frames, proc: Path) -> None:
+        pages, zero_pages = self.pages, self.zero_pages
+        try:
+            with ExitStack() as files:
+                memory = _open(process, "mem", files, proc)
+                pagemap = _open(process, "pagemap", files, proc)
+                for vma in read_vmas(process, proc=proc):
+                    if vma.anonymous_bytes and not vma.flags & NEVER_MERGED:
+                        self._add_range(vma, memory, pagemap, frames)
+            # Mapped to the kernel's zero page by ksmd, where smaps and pagemap do not show them.
+            merged_zeroes = read_ksm_stat(process, proc=proc).zero_pages or 0
+            self.pages += merged_zeroes
+            self.zero_pages += merged_zeroes
+            self.ksm_zero_pages += merged_zeroes
+            complete = is_alive(process, proc=proc)
+        except ProcessGone:
+            complete = False
+        self.processes.append(
+            ProcessPages(process, self.pages - pages, self.zero_pages - zero_pages, complete)
+        )
+
+    def _add_range(self, vma: Vma, memory: int, pagemap: int, frames: _Frames) -> None:
+        size = page_size()
+        for start in range(vma.start, vma.end, CHUNK * 64):
+            length = min(vma.end - start, CHUNK * 64) // size
+            entries = array("Q", os.pread(pagemap, length * 8, start // size * 8))
+            wanted = (entry & PRESENT and not entry & FILE_OR_SHARED for entry in entries)
+            for first, count in runs(map(bool, wanted), CHUNK // size):
+                try:
+                    data = os.pread(memory, count * size, start + first * size)
+                except OSError:
+                    continue  # unmapped since
+                self._add_pages(data, entries[first : first + count], frames)
+
+    def _add_pages(self, data: bytes, entries: array[int], frames: _Frames) -> None:
+        size = page_size()
+        for index in range(len(data) // size):
+            page = data[index * size : (index + 1) * size]
+            frame = entries[index] & FRAME
+            is_zero = page == self._zeroes
+            if is_zero and frames.is_zero_page(frame):
+                continue
+            if not entries[index] & MAPPED_ONCE and frames.is_shared_by_fork(frame):
+                self.forked_pages += 1
+                continue
+            digest = blake2b(page, digest_size=8).digest()
+            self.digests[digest[0]].append(int.from_bytes(digest, "big"))
+            self.pages += 1
+            self.zero_pages += is_zero
+
+
+def _open(process: Process, name: str, files: ExitStack, proc: Path) -> int:
+    try:
+        fd = os.open(proc / str(process.pid) / name, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessGone(process.pid) from error
+    except OSError as error:
+        raise KernelError(
+            f"the memory of process {process.pid} cannot be read ({error.strerror}): root is needed"
+        ) from error
+    files.callback(os.close, fd)
+    if not is_alive(process, proc=proc):
+        raise ProcessGone(process.pid)
+    return fd

@@ -1,0 +1,138 @@
+"""Processes that are never enrolled: merging would harm them or what they rely on."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from ksm_operator.kernel.errors import ProcessGone
+from ksm_operator.kernel.procfs import (
+    PROC,
+    REALTIME_POLICIES,
+    Process,
+    check_alive,
+    read_ksm_stat,
+    read_stat,
+    read_status,
+    threads,
+)
+from ksm_operator.kernel.smaps import MERGEABLE, USERFAULTFD, Vma, read_vmas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+LOCKED_TOLERANCE_BYTES: Final = 64 * 1024
+"""Small locked pools are key stores of libraries; more is a program that must not fault."""
+
+ELF_MAGIC: Final = b"\x7fELF"
+ELF_CLASS_64: Final = 2
+
+
+class SkipReason(StrEnum):
+    """Why a process is not enrolled."""
+
+    KERNEL_THREAD = "KernelThread"
+    """Has no memory of its own."""
+    THIRTY_TWO_BIT = "ThirtyTwoBit"
+    """Its registers and system call numbers are others."""
+    PAUSE = "Pause"
+    """A pod's pause process: nothing to merge, and it holds the pod together."""
+    LOCKED_MEMORY = "LockedMemory"
+    """It locked memory so as never to wait for a page; a write to a merged page waits."""
+    REAL_TIME = "RealTime"
+    """A thread runs under a real-time policy, for the same reason."""
+    USERFAULTFD = "Userfaultfd"
+    """Merging loses its write-protect events."""
+    VFIO = "Vfio"
+    """A device writes to its memory by physical address."""
+    VIRTUAL_MACHINE = "VirtualMachine"
+    """Its memory is a guest's."""
+    ALREADY_MERGEABLE = "AlreadyMergeable"
+    """It asked for merging itself, or something else did on its behalf; it is left as it is."""
+
+
+def descriptor_reason(targets: Iterable[str]) -> SkipReason | None:
+    """Judge by where the open files point to (/proc/PID/fd)."""
+    for target in targets:
+        if target == "anon_inode:[userfaultfd]":
+            return SkipReason.USERFAULTFD
+        if target.startswith(("/dev/vfio/", "anon_inode:[vfio-device]")):
+            return SkipReason.VFIO
+        if target == "anon_inode:kvm-vm":
+            return SkipReason.VIRTUAL_MACHINE
+    return None
+
+
+def status_reason(comm: str, status: Mapping[str, str]) -> SkipReason | None:
+    """Judge by /proc/PID/status."""
+    if comm == "pause" and status.get("NSpid", "").split()[-1:] == ["1"]:
+        return SkipReason.PAUSE
+    locked = status.get("VmLck", "0 kB").split()[0]
+    if locked.isdigit() and int(locked) * 1024 > LOCKED_TOLERANCE_BYTES:
+        return SkipReason.LOCKED_MEMORY
+    return None
+
+
+def range_reason(vmas: Iterable[Vma]) -> SkipReason | None:
+    """Judge by the flags of its ranges."""
+    flags = frozenset[str]().union(*(vma.flags for vma in vmas))
+    if flags & USERFAULTFD:
+        return SkipReason.USERFAULTFD
+    return SkipReason.ALREADY_MERGEABLE if MERGEABLE in flags else None
+
+
+def why_not(process: Process, *, proc: Path = PROC) -> SkipReason | None:
+    """Why this process must not be enrolled; None if it may.
+
+    Reads smaps once, so its cost grows with the resident memory of the process.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to look.
+    """
+    stat = check_alive(process, proc=proc)
+    if stat.is_kernel_thread:
+        return SkipReason.KERNEL_THREAD
+    if read_ksm_stat(process, proc=proc).merge_any:
+        return SkipReason.ALREADY_MERGEABLE
+    return (
+        status_reason(stat.comm, read_status(process.pid, proc=proc))
+        or (SkipReason.THIRTY_TWO_BIT if _is_32_bit(process, proc) else None)
+        or (SkipReason.REAL_TIME if _is_real_time(process, proc) else None)
+        or descriptor_reason(_descriptors(process, proc))
+        or range_reason(read_vmas(process, proc=proc))
+    )
+
+
+def _is_32_bit(process: Process, proc: Path) -> bool:
+    try:
+        with (proc / str(process.pid) / "exe").open("rb") as program:
+            header = program.read(5)
+    except OSError:
+        return False  # its registers are looked at again when it is stopped
+    return header[:4] == ELF_MAGIC and header[4] != ELF_CLASS_64
+
+
+def _is_real_time(process: Process, proc: Path) -> bool:
+    for tid in threads(process.pid, proc=proc):
+        try:
+            if read_stat(process.pid, tid, proc=proc).policy in REALTIME_POLICIES:
+                return True
+        except ProcessGone:
+            continue
+    return False
+
+
+def _descriptors(process: Process, proc: Path) -> Iterable[str]:
+    directory = f"{proc}/{process.pid}/fd"
+    try:
+        names = os.listdir(directory)  # noqa: PTH208 - names only
+    except OSError as error:
+        raise ProcessGone(process.pid) from error
+    for name in names:
+        try:
+            yield os.readlink(f"{directory}/{name}")  # noqa: PTH115 - thousands of them
+        except OSError:
+            continue

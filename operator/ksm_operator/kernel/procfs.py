@@ -1,0 +1,360 @@
+"""/proc: who a process is, what it says about merging, what the node has.
+
+Numbers of a process are only worth something together with its start time, because pids are given
+out again; :class:`Process` keeps the two together. An `OSError` never leaves this module.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ksm_operator.kernel.errors import KernelError, ProcessGone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROC: Final = Path("/proc")
+
+PF_EXITING: Final = 0x4
+PF_IO_WORKER: Final = 0x10
+PF_USER_WORKER: Final = 0x4000
+PF_KTHREAD: Final = 0x00200000
+
+REALTIME_POLICIES: Final = frozenset({1, 2, 6})  # SCHED_FIFO, SCHED_RR, SCHED_DEADLINE
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Process:
+    """One process, for as long as it lives.
+
+    Attributes:
+        pid: process id in the pid namespace of the reader.
+        start_time: clock ticks since boot, field 22 of /proc/PID/stat; exec does not change it.
+    """
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of /proc/PID/stat (or of one thread) that matter here.
+
+    Attributes:
+        comm: name, at most 15 bytes.
+        state: one letter: R running, S sleeping, D uninterruptible, T stopped, t traced, Z zombie.
+        ppid: parent's process id.
+        flags: PF_* bits of the kernel.
+        start_time: clock ticks since boot.
+        policy: scheduling policy (0 is the ordinary one).
+    """
+
+    comm: str
+    state: str
+    ppid: int
+    flags: int
+    start_time: int
+    policy: int
+
+    @property
+    def is_kernel_thread(self) -> bool:
+        """Has no memory of its own."""
+        return bool(self.flags & PF_KTHREAD)
+
+    @property
+    def is_kernel_worker(self) -> bool:
+        """A thread that the kernel runs inside a process (io_uring, vhost): no user code."""
+        return bool(self.flags & (PF_IO_WORKER | PF_USER_WORKER))
+
+    @property
+    def is_zombie(self) -> bool:
+        """Exited, or about to."""
+        return self.state in ("Z", "X") or bool(self.flags & PF_EXITING)
+
+
+@dataclass(frozen=True, slots=True)
+class KsmStat:
+    """What /proc/PID/ksm_stat says; None where this kernel does not say it.
+
+    Attributes:
+        rmap_items: records that ksmd keeps for this process.
+        merging_pages: mapped merged pages, the one kept included: sums over processes overstate.
+        zero_pages: mappings of the zero page made by ksmd (6.6).
+        process_profit: bytes, may be negative (6.4).
+        merge_any: the process (or an ancestor) used PR_SET_MEMORY_MERGE (6.14).
+        mergeable: it asked for merging in either way (6.14).
+    """
+
+    rmap_items: int = 0
+    merging_pages: int | None = None
+    zero_pages: int | None = None
+    process_profit: int | None = None
+    merge_any: bool | None = None
+    mergeable: bool | None = None
+
+
+@cache
+def page_size() -> int:
+    """Bytes of one page; 4096, 16384 or 65536."""
+    return os.sysconf("SC_PAGE_SIZE")
+
+
+def read_file(path: str | Path, pid: int) -> bytes:
+    """One file of a process, whole.
+
+    Raises:
+        ProcessGone: it exited while or before we read.
+        KernelError: permission, or another failure, with what to do.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            chunks = []
+            while chunk := os.read(fd, 65536):
+                chunks.append(chunk)
+            return b"".join(chunks)
+        finally:
+            os.close(fd)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessGone(pid) from error
+    except PermissionError as error:
+        raise KernelError(f"{path} cannot be read ({error.strerror}): root is needed") from error
+    except OSError as error:
+        raise KernelError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parse_stat(text: str) -> Stat:
+    """Parse one line of /proc/PID/stat; the name may hold spaces and brackets.
+
+    Raises:
+        ValueError: the line is not of that form.
+    """
+    start, end = text.find("("), text.rfind(")")
+    rest = text[end + 1 :].split()
+    if start < 0 or end < start or len(rest) < 39:  # noqa: PLR2004 - policy is field 41 of proc(5)
+        raise ValueError(f"not a stat line: {text[:80]!r}")
+    return Stat(
+        comm=text[start + 1 : end],
+        state=rest[0],
+        ppid=int(rest[1]),
+        flags=int(rest[6]),
+        start_time=int(rest[19]),
+        policy=int(rest[38]),
+    )
+
+
+def read_stat(pid: int, tid: int | None = None, *, proc: Path = PROC) -> Stat:
+    """Who the process (or one of its threads) is.
+
+    Raises:
+        ProcessGone: there is none.
+    """
+    path = f"{proc}/{pid}/stat" if tid is None else f"{proc}/{pid}/task/{tid}/stat"
+    text = read_file(path, pid).decode(errors="surrogateescape")
+    try:
+        return parse_stat(text)
+    except ValueError as error:
+        raise KernelError(f"{path}: {error}") from error
+
+
+def find_process(pid: int, *, proc: Path = PROC) -> Process:
+    """The process that has this pid now.
+
+    Raises:
+        ProcessGone: there is none.
+    """
+    return Process(pid, read_stat(pid, proc=proc).start_time)
+
+
+def is_alive(process: Process, *, proc: Path = PROC) -> bool:
+    """True while this very process runs some thread; a zombie does not."""
+    try:
+        stat = read_stat(process.pid, proc=proc)
+        if stat.start_time != process.start_time:
+            return False
+        return not stat.is_zombie or live_thread(process.pid, proc=proc) is not None
+    except ProcessGone:
+        return False
+
+
+def check_alive(process: Process, *, proc: Path = PROC) -> Stat:
+    """The leader's stat of this very process.
+
+    Raises:
+        ProcessGone: the pid is free, taken by another process, or no thread runs any more.
+    """
+    stat = read_stat(process.pid, proc=proc)
+    if stat.start_time != process.start_time:
+        raise ProcessGone(process.pid)
+    if stat.is_zombie and live_thread(process.pid, proc=proc) is None:
+        raise ProcessGone(process.pid)
+    return stat
+
+
+def threads(pid: int, *, proc: Path = PROC) -> list[int]:
+    """Thread ids of a process, the leader first.
+
+    Raises:
+        ProcessGone: there is none.
+    """
+    try:
+        tids = sorted(int(name) for name in os.listdir(f"{proc}/{pid}/task"))  # noqa: PTH208 - names only, for every process
+    except OSError as error:
+        raise ProcessGone(pid) from error
+    return sorted(tids, key=lambda tid: tid != pid)
+
+
+def live_thread(pid: int, *, proc: Path = PROC) -> int | None:
+    """A thread that still has the process's memory; not the leader if that one has exited."""
+    for tid in threads(pid, proc=proc):
+        try:
+            stat = read_stat(pid, tid, proc=proc)
+        except ProcessGone:
+            continue
+        if not stat.is_zombie:
+            return tid
+    return None
+
+
+def read_memory_file(process: Process, name: str, *, proc: Path = PROC) -> bytes:
+    """A file of /proc/PID that describes memory, through a thread that still has it.
+
+    A process whose main thread has exited shows such files empty through its leader.
+
+    Raises:
+        ProcessGone: no thread is left.
+    """
+    data = read_file(f"{proc}/{process.pid}/{name}", process.pid)
+    if data:
+        return data
+    tid = live_thread(process.pid, proc=proc)
+    if tid is None or tid == process.pid:
+        return data
+    return read_file(f"{proc}/{process.pid}/task/{tid}/{name}", process.pid)
+
+
+def parse_fields(text: str) -> dict[str, str]:
+    """Lines of `Name:<tab>value`, as /proc/PID/status and /proc/meminfo have them."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
+
+
+def read_status(pid: int, tid: int | None = None, *, proc: Path = PROC) -> dict[str, str]:
+    """/proc/PID/status by field name.
+
+    Raises:
+        ProcessGone: there is none.
+    """
+    path = f"{proc}/{pid}/status" if tid is None else f"{proc}/{pid}/task/{tid}/status"
+    return parse_fields(read_file(path, pid).decode(errors="surrogateescape"))
+
+
+def parse_ksm_stat(text: str) -> KsmStat:
+    """Parse /proc/PID/ksm_stat: `name value` up to 6.13, two `name: yes|no` more since 6.14."""
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        parts = line.replace(":", " ").split()
+        if len(parts) == 2:  # noqa: PLR2004 - a name and its value
+            values[parts[0]] = parts[1]
+
+    def number(name: str) -> int | None:
+        try:
+            return int(values[name])
+        except (KeyError, ValueError):
+            return None
+
+    def flag(name: str) -> bool | None:
+        return {"yes": True, "no": False}.get(values.get(name, ""))
+
+    return KsmStat(
+        rmap_items=number("ksm_rmap_items") or 0,
+        merging_pages=number("ksm_merging_pages"),
+        zero_pages=number("ksm_zero_pages"),
+        process_profit=number("ksm_process_profit"),
+        merge_any=flag("ksm_merge_any"),
+        mergeable=flag("ksm_mergeable"),
+    )
+
+
+def read_ksm_stat(process: Process, *, proc: Path = PROC) -> KsmStat:
+    """What the kernel says of merging in this process.
+
+    On 6.14 and later this waits while the target holds its memory map lock.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to read it.
+    """
+    return parse_ksm_stat(read_memory_file(process, "ksm_stat", proc=proc).decode())
+
+
+def parse_cgroup(text: str) -> dict[str, str]:
+    """Path by controller from /proc/PID/cgroup; the unified hierarchy has the key `""`."""
+    paths: dict[str, str] = {}
+    for line in text.splitlines():
+        parts = line.split(":", 2)
+        if len(parts) == 3:  # noqa: PLR2004 - id, controllers, path
+            for controller in parts[1].split(","):
+                paths[controller] = parts[2]
+    return paths
+
+
+def read_cgroup(pid: int, *, proc: Path = PROC) -> dict[str, str]:
+    """The process's cgroup path by controller, as seen from the reader's cgroup namespace.
+
+    Raises:
+        ProcessGone: there is none.
+    """
+    return parse_cgroup(read_file(f"{proc}/{pid}/cgroup", pid).decode(errors="surrogateescape"))
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """/proc/meminfo in bytes by name (counts without a unit stay counts)."""
+    values: dict[str, int] = {}
+    for name, value in parse_fields(text).items():
+        number, _, unit = value.partition(" ")
+        if number.isdigit():
+            values[name] = int(number) * (1024 if unit == "kB" else 1)
+    return values
+
+
+def read_meminfo(*, proc: Path = PROC) -> dict[str, int]:
+    """The node's memory in bytes by /proc/meminfo's names (`MemTotal`, `MemAvailable`)."""
+    return parse_meminfo((proc / "meminfo").read_text(encoding="ascii"))
+
+
+def boot_id(*, proc: Path = PROC) -> str:
+    """The id that the kernel made at boot; /run and pids mean nothing beyond it."""
+    return (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def pids(*, proc: Path = PROC) -> Iterator[int]:
+    """Every process id at about this moment."""
+    for name in os.listdir(proc):  # noqa: PTH208 - names only, for every process
+        if name.isdigit():
+            yield int(name)
+
+
+def find_ksmd(*, proc: Path = PROC) -> int | None:
+    """The pid of ksmd; None in a pid namespace that does not show kernel threads."""
+    for pid in pids(proc=proc):
+        try:
+            stat = read_stat(pid, proc=proc)
+        except ProcessGone:
+            continue
+        if stat.comm == "ksmd" and stat.is_kernel_thread:
+            return pid
+    return None
+
+
+def ksmd_cpu_ns(pid: int, *, proc: Path = PROC) -> int:
+    """Nanoseconds that ksmd spent on a CPU since boot (first field of schedstat).
+
+    Raises:
+        ProcessGone: that pid is not there.
+    """
+    return int(read_file(f"{proc}/{pid}/schedstat", pid).split()[0])

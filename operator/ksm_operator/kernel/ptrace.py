@@ -1,0 +1,153 @@
+"""ptrace(2) and wait as this project needs them: every answer of the kernel is checked.
+
+All requests for one target must come from the one thread that seized it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+PTRACE_CONT: Final = 7
+PTRACE_DETACH: Final = 17
+PTRACE_SYSCALL: Final = 24
+PTRACE_GETREGSET: Final = 0x4204
+PTRACE_SETREGSET: Final = 0x4205
+PTRACE_SEIZE: Final = 0x4206
+PTRACE_INTERRUPT: Final = 0x4207
+PTRACE_GET_RSEQ_CONFIGURATION: Final = 0x420F
+
+PTRACE_O_TRACESYSGOOD: Final = 0x1
+PTRACE_O_SUSPEND_SECCOMP: Final = 1 << 21
+PTRACE_EVENT_STOP: Final = 128
+
+NT_PRSTATUS: Final = 1
+WALL: Final = 0x40000000
+SIGTRAP: Final = 5
+SYSCALL_STOP: Final = SIGTRAP | 0x80
+
+_SPIN_SECONDS: Final = 0.0005
+_POLL_SECONDS: Final = 0.0002
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _RseqConfiguration(ctypes.Structure):
+    _fields_ = (
+        ("rseq_abi_pointer", ctypes.c_uint64),
+        ("rseq_abi_size", ctypes.c_uint32),
+        ("signature", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+def request(code: int, tid: int, address: int = 0, data: int = 0) -> int:
+    """One ptrace request.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    ctypes.set_errno(0)
+    answer: int = _libc.ptrace(code, tid, address, data)
+    if answer == -1:
+        error = ctypes.get_errno()
+        raise OSError(error, f"ptrace request {code:#x} on {tid}: {os.strerror(error)}")
+    return answer
+
+
+def get_registers(tid: int, registers: ctypes.Structure) -> int:
+    """Fill in the general registers; returns how many bytes the target's ABI has of them."""
+    vector = _Iovec(ctypes.addressof(registers), ctypes.sizeof(registers))
+    request(PTRACE_GETREGSET, tid, NT_PRSTATUS, ctypes.addressof(vector))
+    return int(vector.length)
+
+
+def set_registers(tid: int, registers: ctypes.Structure) -> None:
+    """Set all general registers."""
+    vector = _Iovec(ctypes.addressof(registers), ctypes.sizeof(registers))
+    request(PTRACE_SETREGSET, tid, NT_PRSTATUS, ctypes.addressof(vector))
+
+
+def rseq_address(tid: int) -> int | None:
+    """Where a stopped thread has registered its `struct rseq`; None if it has not (or pre-5.13)."""
+    configuration = _RseqConfiguration()
+    try:
+        request(
+            PTRACE_GET_RSEQ_CONFIGURATION,
+            tid,
+            ctypes.sizeof(configuration),
+            ctypes.addressof(configuration),
+        )
+    except OSError:
+        return None
+    return int(configuration.rseq_abi_pointer) or None
+
+
+class StopKind(Enum):
+    """Why a traced thread stopped."""
+
+    INTERRUPTED = "Interrupted"  # our PTRACE_INTERRUPT
+    GROUP_STOP = "GroupStop"  # job control: SIGSTOP and kin
+    SYSCALL = "Syscall"  # entry or exit of a system call
+    SIGNAL = "Signal"  # a signal is about to be delivered
+    OTHER = "Other"
+    GONE = "Gone"  # it exited
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One stop.
+
+    Attributes:
+        kind: why.
+        signal: the signal about to be delivered, or 0.
+    """
+
+    kind: StopKind
+    signal: int = 0
+
+
+def parse_stop(status: int) -> Stop:
+    """Read a wait status of a thread seized with PTRACE_O_TRACESYSGOOD; ptrace(2)."""
+    if not os.WIFSTOPPED(status):
+        return Stop(StopKind.GONE)
+    signal, event = os.WSTOPSIG(status), status >> 16
+    if event == PTRACE_EVENT_STOP:
+        return Stop(StopKind.INTERRUPTED if signal == SIGTRAP else StopKind.GROUP_STOP)
+    if event:
+        return Stop(StopKind.OTHER)
+    if signal == SYSCALL_STOP:
+        return Stop(StopKind.SYSCALL)
+    return Stop(StopKind.SIGNAL, signal)
+
+
+def wait_stop(tid: int, seconds: float) -> Stop | None:
+    """The next stop of a thread that we trace; None if there is none in time.
+
+    Raises:
+        OSError: ECHILD when the thread is not ours (it vanished in an exec of its process).
+    """
+    start = time.monotonic()
+    while True:
+        found, status = os.waitpid(tid, os.WNOHANG | WALL)
+        if found == tid:
+            return parse_stop(status)
+        waited = time.monotonic() - start
+        if waited > seconds:
+            return None
+        # A sleep costs the target more than its stop should take, so spin at first.
+        if waited < _SPIN_SECONDS:
+            os.sched_yield()
+        else:
+            time.sleep(_POLL_SECONDS)

@@ -1,0 +1,150 @@
+"""/proc/PID/smaps: the ranges of a process, which of them may merge, and how much of them has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ksm_operator.kernel.procfs import (
+    PROC,
+    Process,
+    page_size,
+    parse_fields,
+    read_ksm_stat,
+    read_memory_file,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MERGEABLE = "mg"
+LOCKED = "lo"
+USERFAULTFD = frozenset({"um", "uw", "ui"})
+ABOVE_BIT_31 = frozenset({"um", "ss", "mt", "sl"})
+"""Userfaultfd minor faults, shadow stacks, memory tags, sealed: flags that need 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vma:
+    """One range of addresses.
+
+    Attributes:
+        start: first address.
+        end: first address after it.
+        name: file or pseudo name (`[heap]`), empty for anonymous memory.
+        flags: two-letter names of VmFlags, proc(5); `mg` is mergeable.
+        rss_bytes: resident.
+        anonymous_bytes: resident and private to the process (merged pages included).
+        ksm_bytes: merged by ksmd, without pages of zeroes (6.6; 0 on older kernels).
+        protection_key: pkeys(7); 0 is everybody's.
+    """
+
+    start: int
+    end: int
+    name: str
+    flags: frozenset[str]
+    rss_bytes: int
+    anonymous_bytes: int
+    ksm_bytes: int
+    protection_key: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of address space."""
+        return self.end - self.start
+
+    @property
+    def is_mergeable(self) -> bool:
+        """Ksmd may merge pages of it."""
+        return MERGEABLE in self.flags
+
+    @property
+    def has_high_flags(self) -> bool:
+        """Some of its flags are above bit 31 of vm_flags; protection keys are kept there too."""
+        return self.protection_key != 0 or bool(self.flags & ABOVE_BIT_31)
+
+
+def parse_vmas(text: str) -> list[Vma]:
+    """Parse smaps; lines that no kernel known here prints are passed over."""
+    found: list[Vma] = []
+    header: tuple[int, int, str] | None = None
+    numbers: dict[str, int] = {}
+    flags: frozenset[str] = frozenset()
+
+    def finish() -> None:
+        if header is not None:
+            found.append(
+                Vma(
+                    header[0],
+                    header[1],
+                    header[2],
+                    flags,
+                    numbers.get("Rss", 0),
+                    numbers.get("Anonymous", 0),
+                    numbers.get("KSM", 0),
+                    numbers.get("ProtectionKey", 0),
+                )
+            )
+
+    for line in text.splitlines():
+        parsed = _header(line)
+        if parsed is not None:
+            finish()
+            header, numbers, flags = parsed, {}, frozenset()
+            continue
+        name, colon, value = line.partition(":")
+        if not colon:
+            continue
+        if name == "VmFlags":
+            flags = frozenset(value.split())
+        elif value.endswith(" kB") and value[:-3].strip().isdigit():
+            numbers[name] = int(value[:-3]) * 1024
+        elif name == "ProtectionKey" and value.strip().isdigit():
+            numbers[name] = int(value)
+    finish()
+    return found
+
+
+def _header(line: str) -> tuple[int, int, str] | None:
+    addresses, _, rest = line.partition(" ")
+    low, dash, high = addresses.partition("-")
+    if not dash:
+        return None
+    try:
+        start, end = int(low, 16), int(high, 16)
+    except ValueError:
+        return None
+    parts = rest.split(maxsplit=4)
+    return (start, end, parts[4] if len(parts) > 4 else "")  # noqa: PLR2004 - the name is the sixth
+
+
+def read_merged_bytes(process: Process, *, proc: Path = PROC) -> int:
+    """Memory that the process would need if every merged page of it became its own, now.
+
+    Counted in its page tables: the counters of ksm_stat go on counting pages that were given back
+    until ksmd scans again. Kernels before 6.6 have those counters only.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to read it.
+    """
+    stat = read_ksm_stat(process, proc=proc)
+    fields = parse_fields(
+        read_memory_file(process, "smaps_rollup", proc=proc).decode(errors="surrogateescape")
+    )
+    zero_bytes = (stat.zero_pages or 0) * page_size()
+    number = fields.get("KSM", "").removesuffix(" kB").strip()
+    if number.isdigit():
+        return int(number) * 1024 + zero_bytes
+    return (stat.merging_pages or 0) * page_size() + zero_bytes
+
+
+def read_vmas(process: Process, *, proc: Path = PROC) -> list[Vma]:
+    """The ranges of a process; walks its page tables, so not for every process every second.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to read it.
+    """
+    data = read_memory_file(process, "smaps", proc=proc)
+    return parse_vmas(data.decode(errors="surrogateescape"))

@@ -1,0 +1,185 @@
+"""Choosing the thread that makes a call for us, from what /proc says before anything is touched."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ksm_operator.kernel.blocking import Suitability, suitability
+from ksm_operator.kernel.errors import KernelError, Postponed, ProcessGone
+from ksm_operator.kernel.procfs import PROC, Process, Stat, read_file, read_stat, threads
+from ksm_operator.kernel.x86_64 import NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOST_THREADS: Final = 256
+"""Threads looked at in one process; those at the front serve as well as any other."""
+
+SAMPLES: Final = 8
+SAMPLE_PAUSE_SECONDS: Final = 0.0005
+
+STATES_NEVER: Final = {
+    "D": "Uninterruptible",
+    "T": "Stopped",
+    "t": "Traced",
+    "Z": "Exiting",
+    "X": "Exiting",
+    "I": "KernelWorker",
+}
+
+WAIT_CHANNELS_NEVER: Final = {
+    # The supervisor would be asked the same question twice.
+    "seccomp_do_user_notification": "SeccompNotification",
+    "do_freezer_trap": "Frozen",
+    "__refrigerator": "Frozen",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A thread that could make a call.
+
+    Attributes:
+        tid: its thread id.
+        suitability: how well it serves.
+        blocked_in: name of the system call that it waits in, `running` if it does not wait.
+    """
+
+    tid: int
+    suitability: Suitability
+    blocked_in: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsuitable:
+    """A thread that cannot.
+
+    Attributes:
+        reason: one PascalCase word.
+        detail: what was seen, for a person.
+    """
+
+    reason: str
+    detail: str
+
+
+def parse_syscall(text: str) -> tuple[int, tuple[int, ...]] | None:
+    """/proc/TID/syscall, proc(5): number and arguments; None while running; -1 outside a call.
+
+    Raises:
+        ValueError: the line is not of that form.
+    """
+    words = text.split()
+    if words == ["running"]:
+        return None
+    if not words:
+        raise ValueError("empty")
+    number = int(words[0])
+    return number, tuple(int(word, 16) for word in words[1:7])
+
+
+def judge(tid: int, stat: Stat, syscall: str, wait_channel: str) -> Candidate | Unsuitable:
+    """Whether a thread in this state can make a call for us."""
+    return _barred(stat, wait_channel) or _judge_call(tid, syscall)
+
+
+def _barred(stat: Stat, wait_channel: str) -> Unsuitable | None:
+    if stat.is_kernel_worker or stat.is_kernel_thread:
+        return Unsuitable("KernelWorker", stat.comm)
+    if stat.is_zombie:
+        return Unsuitable("Exiting", stat.comm)
+    if stat.state in STATES_NEVER:
+        return Unsuitable(STATES_NEVER[stat.state], f"state {stat.state}")
+    for channel, reason in WAIT_CHANNELS_NEVER.items():
+        if wait_channel.startswith(channel):
+            return Unsuitable(reason, wait_channel)
+    return None
+
+
+def _judge_call(tid: int, syscall: str) -> Candidate | Unsuitable:
+    try:
+        present = parse_syscall(syscall)
+    except ValueError:
+        return Unsuitable("UnknownState", syscall.strip())
+    if present is None:
+        return Candidate(tid, Suitability.RUNNING, "running")
+    number, arguments = present
+    name = NAMES.get(number)
+    found = suitability(name, arguments)
+    if found is Suitability.NEVER:
+        return Unsuitable("BusyInSyscall", name or f"system call {number}")
+    assert name is not None
+    return Candidate(tid, found, name)
+
+
+def _look(process: Process, tid: int, proc: Path) -> Candidate | Unsuitable:
+    base = f"{proc}/{process.pid}/task/{tid}"
+    try:
+        stat = read_stat(process.pid, tid, proc=proc)
+        syscall = read_file(f"{base}/syscall", process.pid).decode()
+        channel = read_file(f"{base}/wchan", process.pid).decode()
+    except ProcessGone:
+        return Unsuitable("Exiting", f"thread {tid}")
+    except KernelError as error:
+        return Unsuitable("NotReadable", str(error))
+    return judge(tid, stat, syscall, channel)
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """One look at every thread: who waits where it can be interrupted, who runs, who refused."""
+
+    waiting: list[Candidate]
+    running: list[Candidate]
+    refusal: Unsuitable | None
+
+
+def _survey(process: Process, proc: Path) -> _Survey:
+    survey = _Survey([], [], None)
+    refusal: Unsuitable | None = None
+    for tid in threads(process.pid, proc=proc)[:MOST_THREADS]:
+        seen = _look(process, tid, proc)
+        if isinstance(seen, Unsuitable):
+            refusal = seen if refusal is None or refusal.reason == "Exiting" else refusal
+        elif seen.suitability is Suitability.RUNNING:
+            survey.running.append(seen)
+        else:
+            survey.waiting.append(seen)
+            if seen.suitability is Suitability.ZERO_IS_LEGAL:
+                break
+    survey.waiting.sort(key=lambda candidate: candidate.suitability)
+    return _Survey(survey.waiting, survey.running, refusal)
+
+
+def choose_threads(process: Process, *, proc: Path = PROC) -> list[Candidate]:
+    """Threads that can make a call for us now, the best first.
+
+    A thread seen running may be on its way into a bulk transfer, so it is only taken after every
+    one of several looks saw it running and no other thread would do.
+
+    Raises:
+        ProcessGone: the process exited.
+        Postponed: no thread can at this moment; the reason is that of the first thread.
+    """
+    steady: set[int] | None = None
+    survey = _Survey([], [], None)
+    for sample in range(SAMPLES):
+        if sample:
+            time.sleep(SAMPLE_PAUSE_SECONDS)
+        survey = _survey(process, proc)
+        if survey.waiting:
+            return survey.waiting
+        seen = {candidate.tid for candidate in survey.running}
+        steady = seen if steady is None else steady & seen
+        if not seen:
+            break
+    always_running = [candidate for candidate in survey.running if candidate.tid in (steady or ())]
+    if always_running:
+        return always_running
+    if survey.refusal is not None:
+        raise Postponed(process.pid, survey.refusal.reason, survey.refusal.detail)
+    if survey.running:
+        raise Postponed(process.pid, "Busy", "its threads run and wait in turn")
+    raise ProcessGone(process.pid)

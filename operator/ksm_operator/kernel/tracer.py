@@ -1,0 +1,220 @@
+"""The one thread that traces: ptrace belongs to the thread that attached.
+
+Callers on any thread hand their calls over and wait for the result.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ksm_operator.kernel import ptrace
+from ksm_operator.kernel.errors import KernelError, Postponed, Unsupported
+from ksm_operator.kernel.procfs import PROC, Process, check_alive, parse_fields, read_status
+from ksm_operator.kernel.remote import StillAttached, Syscall, ThreadUnsuitable, Visit, visit
+from ksm_operator.kernel.threads import choose_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ksm_operator.kernel.threads import Candidate
+
+MOST_TRIES: Final = 4
+"""Threads of one process tried in one call."""
+
+ATTACH_SECONDS: Final = 5.0
+"""A seize waits while the target is inside an exec; after this the caller is told to come back."""
+
+RETRY_PAUSES: Final = (0.001, 0.004, 0.016)
+"""Seconds before another try when something came between that passes at once."""
+
+TRANSIENT: Final = frozenset({"SignalArrived", "Interrupted", "Busy", "RestartableSequence"})
+
+CAP_SYS_ADMIN: Final = 21
+
+
+class RemoteCalls(Protocol):
+    """Whatever can make a process run system calls."""
+
+    def call(self, process: Process, calls: Sequence[Syscall]) -> Visit:
+        """Let the process make the calls; see `Tracer.call`."""
+
+
+class _Job:
+    """One request on its way to the tracing thread."""
+
+    def __init__(self, process: Process, calls: Sequence[Syscall]) -> None:
+        self.process = process
+        self.calls = calls
+        self.done: Future[Visit] = Future()
+        self.abandoned = threading.Event()
+
+
+class Tracer:
+    """Makes processes run system calls, one at a time, from a thread of its own."""
+
+    def __init__(self, *, proc: Path = PROC) -> None:
+        """Prepare; nothing is touched before the first call.
+
+        Raises:
+            Unsupported: this machine's registers are not known here.
+        """
+        machine = platform.machine()
+        if machine != "x86_64" or platform.architecture()[0] != "64bit":
+            raise Unsupported(
+                f"machine {machine}: remote system calls are known for 64-bit x86 only"
+            )
+        self._proc = proc
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._worker: threading.Thread | None = None
+        self._options = ptrace.PTRACE_O_TRACESYSGOOD
+        self._may_suspend_seccomp = may_suspend_seccomp(proc=proc)
+        if self._may_suspend_seccomp:
+            # Always, not only for targets seen with a filter: one may be installed meanwhile.
+            self._options |= ptrace.PTRACE_O_SUSPEND_SECCOMP
+
+    def call(self, process: Process, calls: Sequence[Syscall]) -> Visit:
+        """Let the process make these system calls, all in one stop of one of its threads.
+
+        A signal that gets in the way is delivered first and the calls are tried again a few times.
+
+        Raises:
+            ProcessGone: it exited.
+            Postponed: not at this moment; nothing was changed, or only what the calls before did.
+            Refused: a 32-bit process.
+            KernelError: anything else; the target is as it was.
+        """
+        for pause in RETRY_PAUSES:
+            try:
+                return self._call(process, calls)
+            except Postponed as error:
+                if error.reason not in TRANSIENT:
+                    raise
+            time.sleep(pause)
+        return self._call(process, calls)
+
+    def _call(self, process: Process, calls: Sequence[Syscall]) -> Visit:
+        check_alive(process, proc=self._proc)
+        self._check_seccomp(process)
+        patience = ATTACH_SECONDS + sum(call.seconds for call in calls)
+        with self._lock:
+            job = _Job(process, calls)
+            self._start()
+            self._jobs.put(job)
+            try:
+                return job.done.result(patience)
+            except FutureTimeoutError:
+                # Most likely the seize waits for an exec to end. Leave that thread to it: it
+                # lets go of the target as soon as it comes back.
+                job.abandoned.set()
+                self._retire()
+                raise Postponed(process.pid, "AttachBlocked") from None
+            except StillAttached as error:
+                self._retire()
+                raise Postponed(process.pid, "NoProgress", str(error)) from error
+            except KernelError:
+                raise
+            except Exception:
+                self._retire()
+                raise
+
+    def close(self) -> None:
+        """End the tracing thread; a later call starts a new one."""
+        with self._lock:
+            worker = self._worker
+            self._retire()
+            if worker is not None:
+                worker.join(ATTACH_SECONDS)
+
+    def _start(self) -> None:
+        if self._worker is None:
+            self._worker = threading.Thread(
+                target=self._run, args=(self._jobs,), name="tracer", daemon=True
+            )
+            self._worker.start()
+
+    def _retire(self) -> None:
+        self._jobs.put(None)
+        self._jobs = queue.SimpleQueue()
+        self._worker = None
+
+    def _check_seccomp(self, process: Process) -> None:
+        if self._may_suspend_seccomp:
+            return
+        if read_status(process.pid, proc=self._proc).get("Seccomp", "0") != "0":
+            raise Postponed(
+                process.pid,
+                "SeccompCannotBeSuspended",
+                "needs CAP_SYS_ADMIN and a caller that is not under seccomp itself",
+            )
+
+    def _run(self, jobs: queue.SimpleQueue[_Job | None]) -> None:
+        while (job := jobs.get()) is not None:
+            try:
+                job.done.set_result(self._serve(job))
+            except StillAttached as error:
+                # Ending this thread is what makes the kernel let go of the target.
+                job.done.set_exception(error)
+                return
+            except KernelError as error:
+                job.done.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - the caller's thread raises it
+                job.done.set_exception(error)
+                return
+            if job.abandoned.is_set():
+                return
+
+    def _serve(self, job: _Job) -> Visit:
+        refusal: ThreadUnsuitable | None = None
+        for candidate in choose_threads(job.process, proc=self._proc)[:MOST_TRIES]:
+            if job.abandoned.is_set():
+                break
+            try:
+                return self._visit(job, candidate)
+            except ThreadUnsuitable as error:
+                refusal = error
+        if refusal is None:
+            raise Postponed(job.process.pid, "AttachBlocked")
+        if refusal.reason == "Exiting":
+            check_alive(job.process, proc=self._proc)
+        raise Postponed(job.process.pid, refusal.reason, refusal.detail)
+
+    def _visit(self, job: _Job, candidate: Candidate) -> Visit:
+        try:
+            return self._visit_with(self._options, job, candidate)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._may_suspend_seccomp:
+                raise
+            # A kernel without CONFIG_CHECKPOINT_RESTORE does not know the option.
+            self._may_suspend_seccomp = False
+            self._options = ptrace.PTRACE_O_TRACESYSGOOD
+            self._check_seccomp(job.process)
+            return self._visit_with(self._options, job, candidate)
+
+    def _visit_with(self, options: int, job: _Job, candidate: Candidate) -> Visit:
+        return visit(
+            job.process,
+            candidate,
+            job.calls,
+            options=options,
+            abandoned=job.abandoned.is_set,
+            proc=self._proc,
+        )
+
+
+def may_suspend_seccomp(*, proc: Path = PROC) -> bool:
+    """True if this process may switch a target's seccomp filter off while it is stopped.
+
+    The kernel wants CAP_SYS_ADMIN and a tracer without a filter (kernel/ptrace.c).
+    """
+    status = parse_fields((proc / "self/status").read_text(encoding="utf-8", errors="replace"))
+    capabilities = int(status.get("CapEff", "0"), 16)
+    return status.get("Seccomp", "0") == "0" and bool(capabilities >> CAP_SYS_ADMIN & 1)

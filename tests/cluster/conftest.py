@@ -1,0 +1,156 @@
+"""The local cluster and the operator on it, once for all tests of this tier."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from cluster import diagnosis, operator_release
+from cluster.command import REPOSITORY, Command, Kubectl, make, make_visibly, wait_until
+from cluster.stage import Stage
+from cluster.traces import traces
+from support import kernel, machine
+
+TEST_SECONDS = 400
+"""Far more than any test takes; fixtures wait for the machine, and build and install."""
+
+_KUBECTL = pytest.StashKey[Kubectl]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this tier, and let none of them hang."""
+    here = REPOSITORY / "tests" / "cluster"
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the operator says and logs beside a failure.
+
+    Once for failing fixtures: when the operator does not install, every test fails for that.
+    """
+    report = yield
+    kubectl = item.session.stash.get(_KUBECTL, None)
+    if report.failed and kubectl is not None:
+        if report.when == "setup":
+            del item.session.stash[_KUBECTL]
+        report.sections.extend(diagnosis.sections(kubectl))
+    return report
+
+
+@pytest.fixture(scope="session")
+def cluster(ksm: dict[str, bytes], request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Environment variables for the local cluster, brought up if it was not.
+
+    One that was up stays up: somebody uses it, so only one of ours can be held to leave no trace.
+    """
+    if not (shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")):
+        machine.missing("The cluster tier builds Kubernetes with Go", "apt-get install golang-go")
+    if shutil.which("make") is None:
+        machine.missing("The cluster tier is started by make", "apt-get install make")
+    before = traces()
+    was_up = Command("make", dict(os.environ))("-s", "cluster-status", check=False).returncode == 0
+    make_visibly("cluster-up", request.config)
+    try:
+        yield _shell_environment()
+    finally:
+        if not was_up:
+            make("cluster-down", timeout=120)
+            wait_until(lambda: _same(before), 20, "mounts, cgroups, links, programs as before")
+
+
+def _same(before: dict[str, list[str]]) -> bool:
+    after = traces()
+    for kind, was in before.items():
+        changed = sorted(set(after[kind]) ^ set(was))
+        assert not changed, f"{kind}: left behind or missing: {', '.join(changed)}"
+    return True
+
+
+def _shell_environment() -> dict[str, str]:
+    """What a person's shell has after `eval "$(make -s cluster-env)"`."""
+    shown = subprocess.run(
+        ["bash", "-c", 'eval "$(make -s cluster-env)" && env -0'],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    pairs = [entry.partition("=") for entry in shown.stdout.split("\0") if entry]
+    return {name: value for name, _, value in pairs}
+
+
+@pytest.fixture(scope="session")
+def kubectl(cluster: dict[str, str], request: pytest.FixtureRequest) -> Kubectl:
+    """The cluster's kubectl as root of the cluster."""
+    command = Kubectl(_program("kubectl", cluster), cluster)
+    request.session.stash[_KUBECTL] = command
+    return command
+
+
+@pytest.fixture(scope="session")
+def helm(cluster: dict[str, str]) -> Command:
+    """The cluster's helm."""
+    return Command(_program("helm", cluster), cluster)
+
+
+def _program(name: str, environment: dict[str, str]) -> str:
+    found = shutil.which(name, path=environment["PATH"])
+    assert found, f"`make cluster-env` puts no {name} on PATH"
+    return found
+
+
+@pytest.fixture(scope="session")
+def node(kubectl: Kubectl) -> str:
+    """The name of the cluster's node."""
+    return str(kubectl.items("nodes")[0]["metadata"]["name"])
+
+
+@pytest.fixture(scope="session")
+def image(cluster: dict[str, str], request: pytest.FixtureRequest) -> None:
+    """The image of this tree, loaded into the node."""
+    make_visibly("image", request.config)
+
+
+@pytest.fixture(scope="session")
+def operator_installed(kubectl: Kubectl, helm: Command, image: None) -> Iterator[None]:
+    """The operator from the chart; uninstalled at the end, and everything checked gone."""
+    if operator_release.is_installed(helm) and not operator_release.is_of_tests(kubectl):
+        pytest.fail(
+            "the operator is installed on the local cluster already and these tests need it for "
+            "themselves: make demo-clean, or helm uninstall it",
+            pytrace=False,
+        )
+    operator_release.clean_leftovers(kubectl, helm)
+    before, crds_before = kernel.settings(), operator_release.crds(kubectl)
+    had_state = operator_release.HOST_STATE.exists()
+    try:
+        operator_release.install(kubectl, helm)
+    except BaseException:
+        operator_release.clean_leftovers(kubectl, helm)
+        raise
+    yield
+    operator_release.uninstall(helm)
+    operator_release.assert_gone(kubectl)
+    assert kernel.settings() == before, "/sys/kernel/mm/ksm after the uninstall"
+    operator_release.force_away_namespaces(kubectl)
+    operator_release.delete_kept(kubectl, but=crds_before)
+    if not had_state:
+        shutil.rmtree(operator_release.HOST_STATE, ignore_errors=True)
+
+
+@pytest.fixture
+def stage(
+    kubectl: Kubectl, node: str, operator_installed: None, ksm: dict[str, bytes]
+) -> Iterator[Stage]:
+    """A test's namespaces, pods and policies; put away at its end."""
+    assert kernel.settings() == ksm, "an earlier test left values under /sys changed"
+    with Stage(kubectl, node) as mine:
+        yield mine

@@ -1,0 +1,25 @@
+"""What tests of every tier may ask for."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support import kernel, machine
+
+
+@pytest.fixture(scope="session")
+def ksm() -> Iterator[dict[str, bytes]]:
+    """This machine's KSM to ourselves, once for all tiers of a run, and given back as it was.
+
+    Yields the values under /sys/kernel/mm/ksm that every test shall find and leave.
+    """
+    if not kernel.is_root():
+        machine.missing("These tests need root", "sudo make test")
+    if not kernel.KSM.is_dir():
+        machine.missing("This kernel has no KSM", "a kernel built with CONFIG_KSM=y")
+    with machine.exclusive(), kernel.settings_put_back() as before:
+        merging = kernel.merging_processes()
+        yield before
+        assert kernel.settings() == before, "these tests left values under /sys changed"
+        left = kernel.merging_processes() - merging
+        assert not left, f"these tests left processes mergeable: {sorted(left)}"

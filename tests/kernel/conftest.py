@@ -1,0 +1,240 @@
+"""Fixtures of the kernel tier: this machine's KSM and memory cgroups, real and put back."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ksm_operator.kernel import Hierarchy, Process, Tracer, find_memory_hierarchy, find_process
+from support import kernel, machine
+
+HERE = Path(__file__).parent
+PATIENCE_SECONDS = 20
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this directory is of the kernel tier."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("kernel")
+            # A target that says nothing must not hold the machine's lock for ever.
+            item.add_marker(pytest.mark.timeout(60, func_only=True))
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until it is so; a machine that is busy gets its time."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def ksm_settings(ksm: None) -> Iterator[dict[str, bytes]]:
+    """The values under /sys/kernel/mm/ksm, put back and checked one by one after the test."""
+    with kernel.settings_put_back() as before:
+        yield before
+    assert kernel.settings() == before
+
+
+@pytest.fixture
+def ksmd(ksm_settings: dict[str, bytes]) -> None:
+    """Ksmd at work, and quick about it."""
+    kernel.write_setting("sleep_millisecs", 5)
+    kernel.write_setting("pages_to_scan", 20000)
+    kernel.write_setting("run", 1)
+
+
+@pytest.fixture
+def tracer(ksm: None) -> Iterator[Tracer]:
+    """What makes processes run system calls."""
+    made = Tracer()
+    yield made
+    made.close()
+
+
+class Target:
+    """A process that a test started, whose output is read line by line."""
+
+    def __init__(self, popen: "subprocess.Popen[str]") -> None:
+        self.popen = popen
+        self.process: Process = find_process(popen.pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.popen.pid
+
+    def line(self) -> str:
+        """The next line that it prints, empty at the end."""
+        assert self.popen.stdout is not None
+        return self.popen.stdout.readline().strip()
+
+    def tell(self, text: str) -> None:
+        """Write a line to it."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(text + "\n")
+        self.popen.stdin.flush()
+
+    def close_input(self) -> None:
+        """It reads to the end of its input."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.close()
+
+    def state(self) -> str:
+        """Its state letter."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0]
+
+    def wait_for_state(self, letters: str) -> None:
+        """Until it sleeps, stops, or whatever the letter says."""
+        wait_until(lambda: self.state() in letters, f"{self.pid} in state {letters}")
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        self.popen.kill()
+        self.popen.wait()
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+Start = Callable[..., Target]
+
+
+@pytest.fixture
+def start(ksm: None) -> Iterator[Start]:
+    """Start a program (or Python code) that prints `ready`; it is ended with the test."""
+    targets: list[Target] = []
+
+    def begin(*command: str, code: str | None = None, ready: bool = True) -> Target:
+        words = [sys.executable, "-u", "-c", code, *command] if code is not None else [*command]
+        popen = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        target = Target(popen)
+        targets.append(target)
+        if ready:
+            assert target.line() == "ready"
+        return target
+
+    yield begin
+    for target in targets:
+        target.kill()
+
+
+@pytest.fixture(scope="session")
+def blocking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C program that blocks in a system call of one's choice."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        machine.missing("These tests need a C compiler", "apt-get install gcc libc6-dev")
+    program = tmp_path_factory.mktemp("c") / "blocking"
+    command = [compiler, "-O2", "-Wall", "-Wno-unused-result", "-o", str(program)]
+    subprocess.run([*command, str(HERE / "blocking.c"), "-lpthread", "-lrt"], check=True)
+    return program
+
+
+@pytest.fixture(scope="session")
+def hierarchy() -> Hierarchy:
+    """This machine's memory cgroups."""
+    return find_memory_hierarchy()
+
+
+class Cgroup:
+    """A memory cgroup of our own, with either version's file names."""
+
+    def __init__(self, directory: Path, version: int) -> None:
+        self.directory = directory
+        self.version = version
+        directory.mkdir()
+
+    def child(self, name: str) -> "Cgroup":
+        """One below it."""
+        return Cgroup(self.directory / name, self.version)
+
+    def limit(self, number: int) -> None:
+        """Set how many bytes it may use."""
+        name = "memory.limit_in_bytes" if self.version == 1 else "memory.max"
+        (self.directory / name).write_text(str(number))
+
+    def usage(self) -> int:
+        """Bytes charged to it."""
+        name = "memory.usage_in_bytes" if self.version == 1 else "memory.current"
+        return int((self.directory / name).read_text())
+
+    def oom_kills(self) -> int:
+        """Processes that the kernel killed for its limit."""
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        words = (self.directory / name).read_text().split()
+        return int(words[words.index("oom_kill") + 1])
+
+    def add(self, pid: int) -> None:
+        """Move a process into it."""
+        (self.directory / "cgroup.procs").write_text(str(pid))
+
+    def remove(self) -> None:
+        """Remove it and all below it, and end what a test started in it."""
+        for path, _, _ in os.walk(self.directory, topdown=False):
+            directory = Path(path)
+            for pid in (directory / "cgroup.procs").read_text().split():
+                os.kill(int(pid), 9)
+            wait_until(lambda d=directory: _rmdir(d), f"{directory} empty")  # type: ignore[misc]
+
+
+def _rmdir(directory: Path) -> bool:
+    try:
+        directory.rmdir()
+    except OSError:
+        return not directory.exists()
+    return True
+
+
+@pytest.fixture
+def cgroup(ksm: None, hierarchy: Hierarchy) -> Iterator[Cgroup]:
+    """An empty memory cgroup below the one that the tests run in."""
+    made = Cgroup(hierarchy.directory(os.getpid()) / f"ksm-test-{os.getpid()}", hierarchy.version)
+    yield made
+    made.remove()
+
+
+HOLDER = """
+import mmap, sys
+size = int(sys.argv[1]) << 20
+area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(0, size, 4096):
+    area[page : page + 4096] = (page >> 12).to_bytes(8, "little") * 512
+print("ready", flush=True)
+for line in sys.stdin:
+    wanted = ((p, (p >> 12).to_bytes(8, "little") * 512) for p in range(0, size, 4096))
+    print("intact" if all(area[p : p + 4096] == w for p, w in wanted) else "broken", flush=True)
+"""
+"""Holds so many MiB whose every page differs from the next, but not from another holder's."""
+
+
+@pytest.fixture
+def holder(start: Start) -> Callable[..., Target]:
+    """Start a process with memory that merges with another holder's, in a cgroup if given."""
+
+    def begin(mebibytes: int, cgroup: Cgroup | None = None) -> Target:
+        # It starts in the cgroup, so that every page of it is charged there.
+        words = [sys.executable, "-u", "-c", HOLDER, str(mebibytes)]
+        if cgroup is None:
+            return start(*words)
+        procs = cgroup.directory / "cgroup.procs"
+        return start("sh", "-c", f'echo $$ > "{procs}"; exec "$@"', "sh", *words)
+
+    return begin
+
+
+def intact(target: Target) -> bool:
+    """Whether a holder's memory holds what it wrote."""
+    target.tell("check")
+    return target.line() == "intact"

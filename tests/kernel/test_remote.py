@@ -1,0 +1,363 @@
+"""A visit leaves no trace: whatever the target waits in ends as it would have ended."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from kernel.conftest import Start, Target, wait_until
+from ksm_operator.kernel import KernelError, Postponed, ProcessGone, Syscall, Tracer
+from ksm_operator.kernel.enrol import get_merge, set_merge
+from ksm_operator.kernel.procfs import Process
+from support import kernel
+
+VISITS = 4
+SLACK_MS = 5000
+
+# Name of the case, the call it is caught in, what it must answer: result, errno, extra.
+CASES = [
+    ("epoll_wait", "epoll_wait", (0, 0, 0)),
+    ("epoll_pwait", "epoll_pwait", (0, 0, 0)),
+    ("epoll_pwait2", "epoll_pwait2", (0, 0, 0)),
+    ("poll", "poll", (0, 0, 0)),
+    ("ppoll", "ppoll", (0, 0, 0)),
+    ("select", "select", (0, 0, 0)),
+    ("pselect6", "pselect6", (0, 0, 0)),
+    ("futex", "futex", (-1, 110, 0)),
+    ("mutex", "futex", (0, 0, 0)),
+    ("nanosleep", "nanosleep", (0, 0, 0)),
+    ("clock_nanosleep", "clock_nanosleep", (0, 0, 0)),
+    ("read", "read", (10, 0, 1027)),
+    ("readv", "readv", (10, 0, 1027)),
+    ("eventfd", "read", (8, 0, 42)),
+    ("timerfd", "read", (8, 0, 1)),
+    ("recvfrom", "recvfrom", (9, 0, 878)),
+    ("recv_timeout", "recvfrom", (-1, 11, 0)),
+    ("read_timeout", "read", (-1, 11, 0)),
+    ("accept_timeout", "accept", (-1, 11, 0)),
+    ("wait4", "wait4", (1, 0, 7)),
+    ("waitid", "waitid", (0, 0, 7)),
+    ("rt_sigtimedwait", "rt_sigtimedwait", (-1, 11, 0)),
+    ("semtimedop", "semtimedop", (-1, 11, 0)),
+    ("msgrcv", "msgrcv", (8, 0, 532)),
+    ("mq_timedreceive", "mq_timedreceive", (-1, 110, 0)),
+    ("pause", "pause", (-1, 4, 14)),
+    ("rt_sigsuspend", "rt_sigsuspend", (-1, 4, 14)),
+    ("flock", "flock", (0, 0, 0)),
+    ("io_getevents", "io_getevents", (0, 0, 0)),
+]
+
+
+def turn(tracer: Tracer, target: Target, *, on: bool) -> str:
+    """Switch merging on or off and check it; returns the call that the thread was caught in."""
+    visit = tracer.call(target.process, [get_merge(), set_merge(on=on), get_merge()])
+    assert visit.results == (int(not on), 0, int(on))
+    return visit.caught_in
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_call_ends_as_if_nothing_had_been(
+    case: tuple[str, str, tuple[int, int, int]], blocking: Path, start: Start, tracer: Tracer
+) -> None:
+    """The program must not see EINTR, a short result or an early return from our visits."""
+    name, call, expected = case
+    target = start(str(blocking), name)
+    target.wait_for_state("S")
+    caught = []
+    for number in range(VISITS):
+        caught.append(turn(tracer, target, on=number % 2 == 0))
+        time.sleep(0.05)
+    assert set(caught) <= {call, "restart_syscall"}, caught
+    result, error, elapsed, extra = (int(word) for word in target.line().split())
+    assert (result, error, extra) == expected
+    assert 695 <= elapsed < 700 + SLACK_MS
+    assert target.popen.wait(10) == 0
+
+
+def test_running_program_computes_the_same(blocking: Path, start: Start, tracer: Tracer) -> None:
+    """A thread in user code keeps every register, vector registers included."""
+    undisturbed = start(str(blocking), "spin")
+    expected = undisturbed.line().split()[3]
+    target = start(str(blocking), "spin")
+    visits = 0
+    while target.popen.poll() is None and visits < 20:
+        try:
+            assert turn(tracer, target, on=visits % 2 == 0) == "user code"
+        except ProcessGone:
+            break
+        visits += 1
+        time.sleep(0.01)
+    assert visits > 3
+    assert target.line().split()[3] == expected
+
+
+def test_all_signals_arrive_during_visits(start: Start, tracer: Tracer) -> None:
+    """A signal that comes while we hold the target is delivered, not lost."""
+    target = start(
+        code="""
+import signal, sys
+count = 0
+def handler(number, frame):
+    global count
+    count += 1
+    print(count, flush=True)
+signal.signal(signal.SIGUSR1, handler)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+    )
+    for number in range(1, 101):
+        target.popen.send_signal(10)
+        turn(tracer, target, on=bool(number % 2))
+        assert target.line() == str(number)
+
+
+def test_timer_signals_at_high_rate_do_not_starve_a_visit(start: Start, tracer: Tracer) -> None:
+    """A profiler's timer must not make a process impossible to enrol, nor lose ticks to us."""
+    target = start(
+        code="""
+import signal, time
+ticks = 0
+def handler(number, frame):
+    global ticks
+    ticks += 1
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+print("ready", flush=True)
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    time.sleep(0.1)
+print(ticks)
+"""
+    )
+    done = 0
+    for number in range(20):
+        try:
+            visit = tracer.call(target.process, [set_merge(on=number % 2 == 0)])
+        except Postponed as error:
+            assert error.reason in {"SignalArrived", "Interrupted"}  # noqa: PT017 - it may pass
+            continue
+        assert visit.results == (0,)
+        assert kernel.merge_any(target.pid) == (number % 2 == 0)
+        done += 1
+    assert done >= 15
+    assert int(target.line()) > 100
+
+
+def test_stopped_target_is_left_stopped(start: Start, tracer: Tracer) -> None:
+    """Job control belongs to the user: a stopped process is not woken, and continues later."""
+    target = start(code="import sys; print('ready'); sys.stdin.readline(); print('continued')")
+    target.popen.send_signal(19)
+    target.wait_for_state("T")
+    with pytest.raises(Postponed) as caught:
+        tracer.call(target.process, [get_merge()])
+    assert caught.value.reason == "Stopped"
+    assert target.state() == "T"
+    target.popen.send_signal(18)
+    target.wait_for_state("S")
+    assert tracer.call(target.process, [get_merge()]).results == (0,)
+    target.tell("go")
+    assert target.line() == "continued"
+
+
+SECCOMP = """
+import ctypes, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+def instruction(code, jt, jf, k):
+    return struct.pack("=HBBI", code, jt, jf, k)
+text = b"".join([
+    instruction(0x20, 0, 0, 0),                # load the system call's number
+    instruction(0x15, 0, 1, 157),              # prctl?
+    instruction(0x06, 0, 0, 0x80000000),       # kill the process
+    instruction(0x06, 0, 0, 0x7fff0000),       # allow
+])
+program = Program(len(text) // 8, text)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.syscall(317, 1, 0, ctypes.byref(program)) == 0
+print("ready", flush=True)
+sys.stdin.readline()
+print("alive", flush=True)
+"""
+
+
+def _under_seccomp(target: Target, mode: int) -> None:
+    status = Path(f"/proc/{target.pid}/status")
+    wait_until(lambda: f"Seccomp:\t{mode}" in status.read_text(), "seccomp on")
+    target.wait_for_state("S")
+
+
+def test_filter_that_kills_on_prctl_is_not_triggered(start: Start, tracer: Tracer) -> None:
+    """The filter is meant for the program, and must not kill it for our call."""
+    target = start(code=SECCOMP)
+    _under_seccomp(target, 2)
+    turn(tracer, target, on=True)
+    turn(tracer, target, on=False)
+    target.tell("go")
+    assert target.line() == "alive"
+
+
+def test_strict_seccomp_is_not_triggered(blocking: Path, start: Start, tracer: Tracer) -> None:
+    """Strict mode kills on everything but read, write and exit."""
+    target = start(str(blocking), "strict")
+    _under_seccomp(target, 1)
+    turn(tracer, target, on=True)
+    turn(tracer, target, on=False)
+    target.tell("go")
+    assert target.line() == "alive"
+
+
+def test_one_thread_of_many_is_enough(start: Start, tracer: Tracer) -> None:
+    """Merging is a property of the memory, so one waiting thread serves, the busy ones run on."""
+    target = start(
+        code="""
+import sys, threading, time
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        sum(range(1000))
+threads = [threading.Thread(target=busy) for _ in range(3)] + [
+    threading.Thread(target=stop.wait) for _ in range(3)]
+for thread in threads:
+    thread.start()
+print("ready", flush=True)
+sys.stdin.readline()
+stop.set()
+for thread in threads:
+    thread.join()
+print("joined", flush=True)
+"""
+    )
+    for number in range(10):
+        turn(tracer, target, on=number % 2 == 0)
+    target.tell("go")
+    assert target.line() == "joined"
+
+
+def test_process_whose_main_thread_has_exited(start: Start, tracer: Tracer) -> None:
+    """The leader is a zombie, the memory lives: it is reached through another thread."""
+    target = start(
+        code="""
+import ctypes, sys, threading, time
+def rest():
+    time.sleep(0.2)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print("alive", flush=True)
+    import os
+    os._exit(0)
+threading.Thread(target=rest).start()
+ctypes.CDLL(None).syscall(60, 0)
+"""
+    )
+    target.wait_for_state("Z")
+    turn(tracer, target, on=True)
+    turn(tracer, target, on=False)
+    target.tell("go")
+    assert target.line() == "alive"
+
+
+def test_vfork_parent_is_left_alone(start: Start, tracer: Tracer) -> None:
+    """A parent in vfork cannot stop before its child is done, so it is never attached."""
+    target = start(
+        code="""
+import ctypes, time
+libc = ctypes.CDLL(None)
+print("ready", flush=True)
+if libc.vfork() == 0:
+    libc.usleep(1500000)
+    libc._exit(0)
+print("back", flush=True)
+"""
+    )
+    target.wait_for_state("D")
+    with pytest.raises(Postponed) as caught:
+        tracer.call(target.process, [get_merge()])
+    assert caught.value.reason == "Uninterruptible"
+
+
+def test_traced_process_is_left_to_its_tracer(start: Start, tracer: Tracer) -> None:
+    """A debugger's process is the debugger's."""
+    target = start(
+        code="""
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+assert libc.ptrace(0x4206, child, 0, 0) == 0
+print("ready", flush=True)
+print(child, flush=True)
+sys.stdin.readline()
+os.kill(child, 9)
+"""
+    )
+    child = int(target.line())
+    stat = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    with pytest.raises(Postponed) as caught:
+        tracer.call(Process(child, int(stat[19])), [get_merge()])
+    assert caught.value.reason == "Traced"
+    target.tell("go")
+    target.popen.wait(10)
+
+
+def test_bulk_transfer_is_not_interrupted(start: Start, tracer: Tracer) -> None:
+    """A writer into a full pipe would come back short, which nothing can undo."""
+    target = start(
+        code="""
+import os, sys
+read, write = os.pipe()
+print("ready", flush=True)
+os.write(write, bytes(1 << 20))
+"""
+    )
+    target.wait_for_state("S")
+    with pytest.raises(Postponed) as caught:
+        tracer.call(target.process, [get_merge()])
+    assert caught.value.reason == "BusyInSyscall"
+
+
+def test_another_process_with_the_same_pid_is_not_touched(start: Start, tracer: Tracer) -> None:
+    """Pids are given out again: the start time tells."""
+    target = start(code="import sys; print('ready'); sys.stdin.readline()")
+    impostor = Process(target.pid, target.process.start_time + 1)
+    with pytest.raises(ProcessGone):
+        tracer.call(impostor, [set_merge(on=True)])
+    assert tracer.call(target.process, [get_merge()]).results == (0,)
+
+
+def test_exec_and_exit_at_any_moment(start: Start, tracer: Tracer) -> None:
+    """Programs that exec and exit while we come and go are gone or postponed, never broken."""
+    target = start(
+        "sh",
+        "-c",
+        "echo ready; n=0; while [ $n -lt 150 ]; do"
+        " sh -c 'exec sh -c \"exec true\"' || echo broken; n=$((n+1)); done; echo whole",
+    )
+    children = Path(f"/proc/{target.pid}/task/{target.pid}/children")
+    visited = 0
+    while target.popen.poll() is None:
+        pids = [int(word) for word in children.read_text().split()] if children.exists() else []
+        for pid in pids:
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                tracer.call(Process(pid, int(stat[19])), [set_merge(on=True)])
+                visited += 1
+            except (OSError, ProcessGone, Postponed):
+                continue
+            except KernelError as error:
+                pytest.fail(f"an unexpected error: {error!r}")
+        if not pids and children.exists() and target.state() == "Z":
+            break
+    assert target.line() == "whole"
+    print(f"visited {visited} of the short-lived processes")
+
+
+def test_a_call_that_fails_says_so(start: Start, tracer: Tracer) -> None:
+    """The kernel's answer comes back as it was given."""
+    target = start(code="import sys; print('ready'); sys.stdin.readline()")
+    visit = tracer.call(target.process, [Syscall("prctl", (67, 1, 1, 1, 1))])
+    assert visit.results == (-22,)
+    assert visit.stopped_ns > 0

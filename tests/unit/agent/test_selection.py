@@ -1,0 +1,132 @@
+"""Whose memory merges."""
+
+import pytest
+
+from ksm_operator.agent.selection import (
+    MERGE_LABEL,
+    Namespaces,
+    Outcome,
+    Verdict,
+    judge_container,
+    judge_pod,
+    namespace_query,
+    pod_cgroup_uid,
+)
+from ksm_operator.agent.wire import (
+    Enrollment,
+    LabelSelector,
+    NodePolicy,
+    ObjectMeta,
+    SelectorRequirement,
+)
+
+OWN = "ksm-operator"
+BY_LABEL = NodePolicy(namespace_selector=LabelSelector(match_labels={"ksm": "web"}))
+SELECTED = Namespaces({"web": {"ksm": "web"}}, frozenset({"other"}))
+ON, OFF = {MERGE_LABEL: "enabled"}, {MERGE_LABEL: "disabled"}
+
+
+def pod(namespace: str = "web", **labels: str) -> ObjectMeta:
+    """A pod's metadata."""
+    return ObjectMeta(name="p", namespace=namespace, uid="u", labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "outcome"),
+    [("web", Outcome.MERGE), ("other", Outcome.OUTSIDE), ("never-heard-of", Outcome.UNKNOWN)],
+)
+def test_namespace(namespace: str, outcome: Outcome) -> None:
+    """A namespace of which nothing is known is no reason to release anything."""
+    assert judge_pod(pod(namespace), SELECTED, BY_LABEL, OWN).outcome is outcome
+
+
+def test_unknown_pod() -> None:
+    """A pod that the API server has not told (yet, or any more) neither joins nor leaves."""
+    verdict = judge_pod(None, SELECTED, BY_LABEL, OWN)
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert not verdict.leaves
+
+
+@pytest.mark.parametrize("name", ["kube-system", "openshift-dns", OWN])
+def test_reserved_namespaces_need_their_name(name: str) -> None:
+    """A selector that happens to match system namespaces must not put them into a domain."""
+    known = Namespaces({name: {"ksm": "web"}})
+    assert judge_pod(pod(name), known, BY_LABEL, OWN).outcome is Outcome.OUTSIDE
+    named = NodePolicy(namespaces=(name,))
+    assert judge_pod(pod(name), known, named, OWN).outcome is Outcome.MERGE
+
+
+def test_empty_selector_selects_nothing() -> None:
+    """An empty selector would make one domain of everything, should it ever get past the API."""
+    for policy in (NodePolicy(), NodePolicy(namespace_selector=LabelSelector())):
+        assert namespace_query(policy) == ""
+        assert judge_pod(pod(), SELECTED, policy, OWN).outcome is Outcome.OUTSIDE
+
+
+def test_pod_selector() -> None:
+    """A pod whose labels change leaves, which is what releases it."""
+    selector = LabelSelector(
+        match_labels={"app": "shop"},
+        match_expressions=(SelectorRequirement(key="tier", operator="NotIn", values=("db",)),),
+    )
+    policy = NodePolicy(namespace_selector=BY_LABEL.namespace_selector, pod_selector=selector)
+    assert judge_pod(pod(app="shop"), SELECTED, policy, OWN).outcome is Outcome.MERGE
+    assert judge_pod(pod(app="shop", tier="db"), SELECTED, policy, OWN).leaves
+    assert judge_pod(pod(app="blog"), SELECTED, policy, OWN).leaves
+
+
+@pytest.mark.parametrize(
+    ("consent", "on_pod", "on_namespace", "expected"),
+    [
+        ("OptOut", {}, {}, Verdict(Outcome.MERGE)),
+        ("OptOut", OFF, {}, Verdict(Outcome.SKIP, "OptedOut")),
+        ("OptOut", {}, OFF, Verdict(Outcome.SKIP, "OptedOut")),
+        ("OptOut", ON, OFF, Verdict(Outcome.MERGE)),
+        ("OptOut", OFF, ON, Verdict(Outcome.SKIP, "OptedOut")),
+        ("OptIn", {}, {}, Verdict(Outcome.SKIP, "NotOptedIn")),
+        ("OptIn", ON, {}, Verdict(Outcome.MERGE)),
+        ("OptIn", {}, ON, Verdict(Outcome.MERGE)),
+        ("OptIn", OFF, ON, Verdict(Outcome.SKIP, "OptedOut")),
+        ("OptIn", ON, OFF, Verdict(Outcome.MERGE)),
+    ],
+)
+def test_consent(
+    consent: str, on_pod: dict[str, str], on_namespace: dict[str, str], expected: Verdict
+) -> None:
+    """The pod's label wins over its namespace's, and disabled beats any policy."""
+    policy = NodePolicy(
+        namespace_selector=BY_LABEL.namespace_selector, enrollment=Enrollment(consent=consent)
+    )
+    known = Namespaces({"web": {"ksm": "web", **on_namespace}})
+    assert judge_pod(pod(**on_pod), known, policy, OWN) == expected
+
+
+@pytest.mark.parametrize(
+    ("started", "granted", "expected"),
+    [
+        (100.0, 200.0, Verdict(Outcome.SKIP, "StartedBeforeGrant")),
+        (300.0, 200.0, Verdict(Outcome.MERGE)),
+        (None, 200.0, Verdict(Outcome.UNKNOWN)),
+        (300.0, None, Verdict(Outcome.UNKNOWN)),
+    ],
+)
+def test_running_pods_skip(started: float | None, granted: float | None, expected: Verdict) -> None:
+    """Skip leaves alone what ran before the grant; without both times nothing is decided."""
+    policy = NodePolicy(
+        namespace_selector=BY_LABEL.namespace_selector, enrollment=Enrollment(running_pods="Skip")
+    )
+    assert judge_container(Verdict(Outcome.MERGE), started, granted, policy) == expected
+
+
+def test_namespace_query() -> None:
+    """The API server evaluates the selector, by names too: an agent never lists all namespaces."""
+    assert namespace_query(BY_LABEL) == "ksm=web"
+    query = namespace_query(NodePolicy(namespaces=("b", "a")))
+    assert query == "kubernetes.io/metadata.name in (a,b)"
+
+
+def test_static_pod_uid() -> None:
+    """The cgroup of a static pod carries its manifest's hash, not the mirror pod's uid."""
+    mirror = ObjectMeta(uid="u", annotations={"kubernetes.io/config.hash": "h"})
+    assert pod_cgroup_uid(mirror) == "h"
+    assert pod_cgroup_uid(pod()) == "u"

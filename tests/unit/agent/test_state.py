@@ -1,0 +1,108 @@
+"""What survives a restart."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksm_operator.agent.descent import is_ours
+from ksm_operator.agent.state import Container, State, StateError, load, save
+from ksm_operator.kernel import Baseline, KsmValues, Process
+
+PROCESSES = st.builds(Process, st.integers(1, 2**22), st.integers(0, 2**40))
+CONTAINERS = st.builds(
+    Container, st.text(max_size=36), st.text(max_size=40), st.sets(PROCESSES), st.sets(PROCESSES)
+)
+STATES = st.builds(
+    State,
+    boot_id=st.text(max_size=36),
+    owner=st.text(max_size=36),
+    baseline=st.sampled_from(
+        [Baseline(), Baseline().record("run", KsmValues(run=0, pages_to_scan=100), 1)]
+    ),
+    containers=st.lists(CONTAINERS, max_size=4).map(lambda many: {one.path: one for one in many}),
+    run_is_ours=st.booleans(),
+    yielded=st.sets(st.sampled_from(["run", "pages_to_scan"])),
+    told=st.none() | st.just({"desiredState": "Merging"}),
+    generation=st.integers(0, 2**40),
+)
+
+
+@given(STATES)
+def test_round_trip(state: State) -> None:
+    """A restarted agent knows exactly what the one before it did."""
+    assert State.from_dict(json.loads(json.dumps(state.to_dict()))) == state
+
+
+def test_a_reboot_clears_it(tmp_path: Path) -> None:
+    """After a reboot no process of old lives and ksmd's values are the kernel's again."""
+    path = tmp_path / "state.json"
+    save(path, State("one", owner="u"))
+    assert load(path, "one").owner == "u"
+    assert load(path, "two") == State("two")
+
+
+def test_none_yet(tmp_path: Path) -> None:
+    """The first agent of a node starts with nothing."""
+    assert load(tmp_path / "state.json", "one") == State("one")
+    assert not State("one").touched
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"version": 2, "bootID": "one"}', '{"version": 1, "bootID": "one"}', "null"],
+)
+def test_damaged(tmp_path: Path, text: str) -> None:
+    """What cannot be understood may hide another owner's processes: the agent refuses to run."""
+    path = tmp_path / "state.json"
+    path.write_text(text)
+    with pytest.raises(StateError, match="cannot be understood"):
+        load(path, "one")
+
+
+def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
+    """Without a record nothing may be enrolled, and the message says where it was to be."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match=r"file/state\.json cannot be written"):
+        save(tmp_path / "file" / "state.json", State("one"))
+
+
+def test_saving_leaves_no_litter(tmp_path: Path) -> None:
+    """/run is memory: temporary files must not pile up there."""
+    for generation in range(3):
+        save(tmp_path / "state.json", State("one", generation=generation))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+PARENTS = {30: 20, 20: 10, 10: 1, 40: 1, 50: 30}
+
+
+@pytest.mark.parametrize(
+    ("pid", "enrolled", "own", "fresh", "ours"),
+    [
+        (30, {10}, set(), False, True),
+        (30, {10}, {20}, False, False),
+        (30, {20}, {10}, False, True),
+        (40, {10}, set(), False, True),
+        (40, set(), set(), True, False),
+        (40, set(), {10}, False, False),
+    ],
+    ids=[
+        "descendant of an enrolled one",
+        "a nearer ancestor asked by itself",
+        "a nearer ancestor was enrolled",
+        "orphan in a container of ours",
+        "there before us",
+        "orphan where somebody asked by itself",
+    ],
+)
+def test_whose_a_mergeable_process_is(
+    pid: int, enrolled: set[int], own: set[int], *, fresh: bool, ours: bool
+) -> None:
+    """Descendants of enrolled processes must be released with them; a program's own choice not."""
+    container = Container(
+        "u", "/c", {Process(one, 1) for one in enrolled}, {Process(one, 1) for one in own}
+    )
+    assert is_ours(Process(pid, 1), container, PARENTS.get, fresh=fresh) is ours

@@ -1,0 +1,212 @@
+"""When a status is written, and what its conditions say."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from ksm_operator.agent import status as quiet
+from ksm_operator.agent.enrolment import Left
+from ksm_operator.agent.knobs import Troubles
+from ksm_operator.agent.report import Facts, judge
+from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
+from ksm_operator.api import NodeReason
+from ksm_operator.kernel import Process
+
+NOW = 1_800_000_000.0
+FACTS = Facts(
+    obstacle=None,
+    unknown=(),
+    desired="Merging",
+    former="",
+    external=False,
+    touched=True,
+    settled=True,
+    leaving=0,
+    left=(),
+    processes=3,
+    containers=2,
+    yielded=(),
+    unrestored=(),
+    troubles=Troubles(),
+    foreign=(),
+    foreign_count=0,
+)
+STUCK = Left(Process(7, 1), "/kubepods/pod/c", 32 << 20, "NoHeadroom", since=100.0)
+
+
+def status_of(facts: Facts, saved: int = 0, **fields: object) -> NodeStatus:
+    """A status as the agent would build it."""
+    conditions = quiet.conditions(judge(facts), (), 1, NOW)
+    status = NodeStatus(conditions=conditions, memory=NodeMemory(saved_bytes=saved))
+    return msgspec.structs.replace(status, **fields)
+
+
+def by_type(facts: Facts) -> dict[str, tuple[bool | None, str]]:
+    """Status and reason of every condition."""
+    return {one.type: (one.status, one.reason) for one in judge(facts)}
+
+
+@pytest.mark.parametrize(
+    ("change", "ready"),
+    [
+        ({}, (True, "Merging")),
+        ({"settled": False}, (False, "Enrolling")),
+        ({"desired": "Paused"}, (True, "Paused")),
+        ({"leaving": 2}, (False, "Releasing")),
+        ({"left": [STUCK]}, (False, "Blocked")),
+        ({"former": "old"}, (False, "Releasing")),
+        ({"external": True}, (False, "ExternallyManaged")),
+        ({"unknown": ["tuning X"]}, (False, "Blocked")),
+        ({"obstacle": ("Unsupported", "no KSM")}, (False, "Unsupported")),
+        ({"obstacle": ("SysfsReadOnly", "ro")}, (False, "Blocked")),
+        ({"desired": "Released"}, (False, "Releasing")),
+        ({"desired": "Released", "touched": False}, (True, "Released")),
+    ],
+)
+def test_ready(change: dict[str, object], ready: tuple[bool, str]) -> None:
+    """Each state of a node has its own word, because people and the controller act on it."""
+    assert by_type(replace(FACTS, **change))["Ready"] == ready  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("reason", "after", "blocks"),
+    [
+        ("NoHeadroom", 0.0, True),
+        ("Failed", 0.0, True),
+        ("Uninterruptible", 0.1, False),
+        ("Uninterruptible", 10.0, True),
+    ],
+)
+def test_a_busy_thread_blocks_nothing_at_once(reason: str, after: float, *, blocks: bool) -> None:
+    """A node must not turn unready for a process that is released a moment later."""
+    assert replace(STUCK, reason=reason).blocks(100.0 + after) is blocks
+
+
+def test_released_is_said_only_when_all_is_given_back() -> None:
+    """The controller hands a node over on this condition alone."""
+    assert by_type(FACTS)["Released"] == (False, "NotReleased")
+    assert by_type(replace(FACTS, touched=False))["Released"] == (True, "Released")
+
+
+@pytest.mark.parametrize(
+    ("change", "degraded"),
+    [
+        ({}, (False, "AsExpected")),
+        ({"yielded": ["run"]}, (True, "ExternallyModified")),
+        ({"unrestored": ["run"]}, (True, "ExternallyModified")),
+        ({"troubles": Troubles(pending=("max_page_sharing",))}, (True, "PendingRelease")),
+        ({"troubles": Troubles(read_only="ro")}, (True, "SysfsReadOnly")),
+        ({"troubles": Troubles(missing=("smart_scan",))}, (True, "Unsupported")),
+        ({"obstacle": ("SysfsReadOnly", "ro")}, (True, "SysfsReadOnly")),
+    ],
+)
+def test_degraded(change: dict[str, object], degraded: tuple[bool, str]) -> None:
+    """What cannot be done as asked is named, one reason at a time."""
+    assert by_type(replace(FACTS, **change))["Degraded"] == degraded  # type: ignore[arg-type]
+
+
+def test_foreign_mergers_break_isolation() -> None:
+    """Whoever shares the pool from outside of the policy is named."""
+    merger = ForeignMerger(pid=9, command="qemu")
+    facts = replace(FACTS, foreign=[merger], foreign_count=1)
+    (isolated,) = [one for one in judge(facts) if one.type == "Isolated"]
+    assert (isolated.status, isolated.reason) == (False, "ForeignMergers")
+    assert "qemu (9)" in isolated.message
+
+
+def test_reasons_are_of_the_api() -> None:
+    """Programs compare reasons: the agent invents none."""
+    known = {reason.value for reason in NodeReason}
+    cases = [
+        FACTS,
+        replace(FACTS, obstacle=("SysfsReadOnly", "x")),
+        replace(FACTS, obstacle=("Unsupported", "x")),
+        replace(FACTS, external=True, yielded=["run"], foreign_count=1),
+        replace(FACTS, desired="Released", touched=False),
+        replace(FACTS, left=[STUCK], troubles=Troubles(missing=("x",))),
+    ]
+    assert {one.reason for facts in cases for one in judge(facts)} <= known
+
+
+def test_blocked_says_who_and_how_much() -> None:
+    """A person must be able to act on it."""
+    (ready, *_) = judge(replace(FACTS, left=[STUCK]))
+    for part in ("32 MiB", "NoHeadroom", "pid 7", "memory limit"):
+        assert part in ready.message
+
+
+def test_no_message_is_cut() -> None:
+    """What to do stands at the end of a message: it must fit."""
+    mergers = [ForeignMerger(pid=4_000_000 + one, command="c" * 15) for one in range(10)]
+    cases = [
+        replace(FACTS, external=True, yielded=["advisor_max_pages_to_scan"] * 9),
+        replace(FACTS, former="f" * 36, foreign=mergers, foreign_count=10_000),
+        replace(FACTS, left=[replace(STUCK, path="/kubepods/" + "p" * 300)] * 5000),
+        replace(FACTS, troubles=Troubles(pending=("merge_across_nodes", "max_page_sharing"))),
+        replace(FACTS, desired="Released"),
+        replace(FACTS, desired="Paused", touched=False),
+    ]
+    messages = [one.message for facts in cases for one in judge(facts)]
+    assert all(len(message) <= quiet.LONGEST_MESSAGE for message in messages)
+
+
+def test_messages_fit_the_schema() -> None:
+    """The API server refuses a status with one message too long, and then nothing is reported."""
+    facts = replace(FACTS, obstacle=("Unsupported", "x" * 1000))
+    assert all(len(one.message) <= 200 for one in status_of(facts).conditions)
+
+
+def test_transition_time_changes_with_the_status_only() -> None:
+    """It tells since when something is so, not since when it was last looked at."""
+    first = quiet.conditions(judge(FACTS), (), 1, NOW)
+    later = quiet.conditions(judge(replace(FACTS, processes=4)), first, 2, NOW + 60)
+    assert later[0].last_transition_time == first[0].last_transition_time
+    assert later[0].observed_generation == 2
+    paused = quiet.conditions(judge(replace(FACTS, external=True)), later, 2, NOW + 120)
+    assert paused[0].last_transition_time == quiet.timestamp(NOW + 120)
+
+
+def test_first_status_and_conditions_at_once() -> None:
+    """People wait for conditions."""
+    status = status_of(FACTS)
+    assert quiet.due(None, status, NOW)
+    written = quiet.record(None, status, NOW)
+    assert not quiet.due(written, status, NOW + 1)
+    assert quiet.due(written, status_of(replace(FACTS, external=True)), NOW + 0.1)
+    assert quiet.due(written, msgspec.structs.replace(status, observed_generation=2), NOW + 0.1)
+
+
+def test_counts_are_gathered() -> None:
+    """Enrolling a hundred pods is a few writes, not a hundred."""
+    written = quiet.record(None, status_of(FACTS), NOW)
+    status = status_of(FACTS, pods=quiet.counts(2, 2, {}))
+    assert not quiet.due(written, status, NOW + 1)
+    assert quiet.due(written, status, NOW + quiet.COUNT_SECONDS)
+
+
+def test_figures_wait_a_minute_and_must_move() -> None:
+    """Thousands of agents must not write because a number wobbles."""
+    written = quiet.record(None, status_of(FACTS, saved=1 << 30), NOW)
+    moved = status_of(FACTS, saved=2 << 30)
+    wobbled = status_of(FACTS, saved=(1 << 30) + (10 << 20))
+    assert not quiet.due(written, moved, NOW + 59)
+    assert quiet.due(written, moved, NOW + 60)
+    assert not quiet.due(written, wobbled, NOW + 300)
+    assert quiet.due(written, wobbled, NOW + 720)
+
+
+def test_many_reasons_fit_the_schema() -> None:
+    """The list of reasons is bounded, and what does not fit is still counted."""
+    result = quiet.counts(20, 0, {f"R{index:02}": index + 1 for index in range(20)})
+    assert len(result.skipped) == 8
+    assert sum(one.count for one in result.skipped) == sum(range(1, 21))
+    assert result.skipped[0].reason == "R19"
+
+
+def test_timestamps() -> None:
+    """Grant times come from the API server in this form and no other."""
+    assert quiet.parse_timestamp(quiet.timestamp(NOW)) == NOW
+    assert quiet.parse_timestamp("2027-01-15T08:00:00.123456Z") is not None
+    assert quiet.parse_timestamp(None) is None
+    assert quiet.parse_timestamp("yesterday") is None

@@ -1,0 +1,346 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ksm_operator.controller.events import transitions
+from ksm_operator.controller.facts import Namespace, Node, NodeState, Policy, written
+from ksm_operator.controller.plan import plan
+from ksm_operator.controller.status import (
+    fleet,
+    human_bytes,
+    observe,
+    patience_left,
+    policy_status,
+    selected_namespaces,
+)
+from unit.controller.examples import NOW, condition, granted, merging, node, policy, state
+
+NAMESPACES = [
+    Namespace("web-1", "1", {"ksm": "web"}),
+    Namespace("other", "1", {}),
+    Namespace("kube-system", "1", {"ksm": "web"}),
+    Namespace("ksm-operator", "1", {"ksm": "web"}),
+]
+
+
+def status(
+    one: Policy,
+    nodes: list[Node],
+    states: list[NodeState],
+    *,
+    others: tuple[Policy, ...] = (),
+    later: timedelta = timedelta(),
+) -> dict[str, Any]:
+    """The status that the controller would write."""
+    now = NOW + later
+    by_name = {item.name: item for item in states}
+    present = {name: item.owner_uid for name, item in by_name.items()}
+    planned = plan([one, *others], nodes, present)
+    known = fleet(planned, {item.name: item for item in nodes}, by_name)
+    observed = observe(one, known, now)
+    return policy_status(
+        one,
+        observed,
+        known=known,
+        namespaces=NAMESPACES,
+        operator_namespace="ksm-operator",
+        now=now,
+    )
+
+
+def conditions(written_status: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Type to status and reason."""
+    return {item["type"]: (item["status"], item["reason"]) for item in written_status["conditions"]}
+
+
+def message(written_status: dict[str, Any], kind: str) -> str:
+    """The message of one condition."""
+    return next(
+        str(item["message"]) for item in written_status["conditions"] if item["type"] == kind
+    )
+
+
+WEB = policy("web")
+GOOD = {
+    "Degraded": ("False", "AsExpected"),
+    "Isolated": ("True", "NoForeignMergers"),
+    "Conflicted": ("False", "NoConflict"),
+}
+
+
+def test_conditions_are_there_at_first_sight() -> None:
+    """Without a Ready condition, tools take the object for finished."""
+    first = status(WEB, [node()], [])
+    assert conditions(first) == {
+        "Ready": ("False", "NodesNotReady"),
+        "Reconciling": ("True", "EnrollingNodes"),
+        "Degraded": ("False", "AsExpected"),
+        "Isolated": ("Unknown", "NodesNotReady"),
+        "Conflicted": ("False", "NoConflict"),
+    }
+    assert {item["observedGeneration"] for item in first["conditions"]} == {1}
+
+
+def test_figures_are_summed() -> None:
+    """The one line of `kubectl get` is what most people will ever read."""
+    nodes = [node("n1"), node("n2")]
+    states = [state(name, granted(WEB), merging(WEB)) for name in ("n1", "n2")]
+    ready = status(WEB, nodes, states)
+    assert conditions(ready) == {"Ready": ("True", "AllNodesReady"), **GOOD}
+    assert ready["nodes"]["summary"] == "2/2"
+    assert ready["pods"] == {"matched": 8, "merging": 6, "skipped": 2, "summary": "6/8"}
+    assert ready["memory"] == {"savedBytes": 1 << 31, "profitBytes": 1 << 30, "saved": "2.0Gi"}
+    assert ready["ksmdMilliCPU"] == 40
+    assert ready["namespaces"] == {"count": 1, "names": ["web-1"]}
+
+
+def test_time_of_a_condition_moves_only_with_its_status() -> None:
+    """People read it as "since when"."""
+    before = status(WEB, [node()], [])
+    again = policy("web", generation=2, status=before)
+    same = status(again, [node()], [], later=timedelta(minutes=1))
+    assert {item["lastTransitionTime"] for item in same["conditions"]} == {written(NOW)}
+    states = [state("n1", granted(again), merging(WEB))]
+    turned = status(again, [node()], states, later=timedelta(minutes=1))
+    moved = {item["type"]: item["lastTransitionTime"] for item in turned["conditions"]}
+    assert moved["Ready"] == written(NOW + timedelta(minutes=1))
+    assert moved["Degraded"] == written(NOW)
+
+
+def test_unchanged_world_gives_the_same_status() -> None:
+    """Status is written only when it changes."""
+    states = [state("n1", granted(WEB), merging(WEB))]
+    first = status(WEB, [node()], states)
+    later = status(policy("web", status=first), [node()], states, later=timedelta(hours=5))
+    assert later == first
+
+
+@pytest.mark.parametrize(
+    ("reason", "counted", "ready", "degraded"),
+    [
+        ("Enrolling", None, "False", "False"),
+        ("Blocked", "blocked", "False", "True"),
+        ("ExternallyManaged", "externallyManaged", "False", "True"),
+        ("Unsupported", "unsupported", "True", "False"),
+    ],
+)
+def test_single_node_that_is_not_ready(
+    reason: str, counted: str | None, ready: str, degraded: str
+) -> None:
+    """Each reason is counted as what it is; only a kernel that cannot is nobody's fault."""
+    found = status(WEB, [node()], [state("n1", granted(WEB), merging(WEB, reason=reason))])
+    assert conditions(found)["Ready"][0] == ready
+    assert conditions(found)["Degraded"][0] == degraded
+    if counted:
+        assert found["nodes"][counted] == 1
+    assert ("Stalled" in conditions(found)) is (reason == "Blocked")
+
+
+def test_policy_tells_what_stands_in_a_nodes_way() -> None:
+    """Whoever looks at the policy first must not have to search for the node's own words."""
+    blocked = merging(WEB, reason="Blocked")
+    blocked["conditions"][0]["message"] = "pod a/b does not fit into its limit"
+    states = [state("n2", granted(WEB), blocked)]
+    found = status(WEB, [node("n1"), node("n2")], states)
+    said = "2 of 2 nodes not ready: n2: Blocked: pod a/b does not fit into its limit; n1"
+    assert message(found, "Ready") == said
+    assert "n2: Blocked: pod a/b" in message(found, "Degraded")
+
+
+def test_answer_to_an_older_spec_is_none() -> None:
+    """A node that was ready for the last generation is not ready for this one."""
+    edited = policy("web", generation=2)
+    old = state("n1", granted(edited), merging(WEB, generation=1), generation=2)
+    assert conditions(status(edited, [node()], [old]))["Ready"][0] == "False"
+    behind = state("n1", granted(WEB), merging(WEB))
+    assert conditions(status(edited, [node()], [behind]))["Ready"][0] == "False"
+
+
+def test_paused_is_ready() -> None:
+    """Nothing is wrong with a policy that does what it says."""
+    paused = policy("web", {"mode": "Paused"})
+    states = [state("n1", granted(paused), merging(WEB, reason="Paused"))]
+    assert conditions(status(paused, [node()], states))["Ready"] == ("True", "Paused")
+
+
+@pytest.mark.parametrize("nodes", [[], [node(labels={"kubernetes.io/os": "windows"})]])
+def test_no_matching_nodes_is_ready(nodes: list[Node]) -> None:
+    """`helm install --wait` must not hang on a cluster that grows later."""
+    assert conditions(status(WEB, nodes, []))["Ready"] == ("True", "NoMatchingNodes")
+
+
+def test_no_matching_pods_is_ready_and_says_so() -> None:
+    """The commonest mistake is a label that no namespace has."""
+    empty = {**merging(WEB), "pods": {"matched": 0, "merging": 0, "skipped": []}}
+    nowhere = policy("db")
+    owned = [state("n1", granted(nowhere), {**empty, "owner": {"uid": nowhere.uid}})]
+    told = status(nowhere, [node()], owned)
+    assert conditions(told)["Ready"] == ("True", "NoMatchingPods")
+    assert "no namespace is selected" in message(told, "Ready")
+    told = status(WEB, [node()], [state("n1", granted(WEB), empty)])
+    assert conditions(told)["Ready"] == ("True", "NoMatchingPods")
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        node("n2", ready=False),
+        node("n2", deleting=True),
+        node("n2", created=written(NOW - timedelta(minutes=1))),
+    ],
+)
+def test_nodes_that_come_and_go_do_not_flap_ready(absent: Node) -> None:
+    """At 5,000 nodes one is always rebooting or just joining."""
+    states = [state("n1", granted(WEB), merging(WEB))]
+    found = status(WEB, [node("n1"), absent], states)
+    assert conditions(found) == {"Ready": ("True", "AllNodesReady"), **GOOD}
+    assert found["nodes"]["summary"] == "1/2"
+
+
+def test_joined_node_counts_after_five_minutes() -> None:
+    """One whose agent never comes must not stay unseen."""
+    joined = node("n2", created=written(NOW - timedelta(minutes=6)))
+    states = [state("n1", granted(WEB), merging(WEB))]
+    found = conditions(status(WEB, [node("n1"), joined], states))
+    assert found["Ready"] == ("False", "NodesNotReady")
+
+
+def test_loser_names_the_winner_and_the_nodes() -> None:
+    """Without that, two teams search for the reason in each other's namespaces."""
+    winner = policy("db", {"priority": 1})
+    lost_all = status(WEB, [node()], [], others=(winner,))
+    assert conditions(lost_all)["Ready"] == ("False", "NodesLost")
+    assert conditions(lost_all)["Conflicted"] == ("True", "NodesLost")
+    assert "policy db owns 1 node that this one selects: n1" in message(lost_all, "Conflicted")
+    assert lost_all["nodes"]["conflicted"] == 1
+    won = status(winner, [node()], [], others=(WEB,))
+    assert conditions(won)["Conflicted"] == ("False", "NoConflict")
+
+
+def test_many_names_are_cut() -> None:
+    """A message has 300 characters, and a cluster 5,000 nodes."""
+    nodes = [node(f"a-rather-long-node-name-{index:04}.example.com") for index in range(5000)]
+    told = message(status(WEB, nodes, []), "Ready")
+    assert "and 4997 more" in told
+    assert len(told) <= 300
+
+
+def test_foreign_mergers_and_degraded_nodes_are_named() -> None:
+    """Somebody has to look at exactly those nodes."""
+    bad = merging(WEB)
+    bad["conditions"][2] = condition("Isolated", "False", "ForeignMergers", 1, "qemu (12)")
+    bad["conditions"][3] = condition("Degraded", "True", "SysfsReadOnly", 1, "remount /sys")
+    found = status(WEB, [node()], [state("n1", granted(WEB), bad)])
+    assert conditions(found)["Isolated"] == ("False", "ForeignMergers")
+    assert "n1: qemu (12)" in message(found, "Isolated")
+    assert conditions(found)["Degraded"] == ("True", "NodesDegraded")
+    assert "n1: SysfsReadOnly: remount /sys" in message(found, "Degraded")
+
+
+def test_progress_of_a_deletion_is_visible() -> None:
+    """Somebody waits in front of `kubectl delete`."""
+    before = {"nodes": {"matched": 3}}
+    going = policy("web", deleted="2026-11-23T11:59:00Z", generation=2, status=before)
+    asked = granted(going, "Released")
+    states = [
+        state("n1", asked, merging(WEB, reason="Releasing", generation=2), generation=2),
+        state("n2", asked, merging(WEB, reason="Releasing", generation=2), generation=2),
+    ]
+    found = status(going, [node("n1"), node("n2", ready=False), node("n3")], states)
+    assert conditions(found)["Ready"] == ("False", "Terminating")
+    assert conditions(found)["Reconciling"] == ("True", "ReleasingNodes")
+    assert "releasing 2 of 3 nodes: n1, n2; 1 unreachable" in message(found, "Ready")
+    assert found["nodes"]["summary"] == "0/3"
+
+
+@pytest.mark.parametrize("reason", ["Merging", "Blocked"])
+def test_unreachable_nodes_are_told_and_not_waited_for(reason: str) -> None:
+    """What a machine said before it went away is no news, neither good nor bad."""
+    states = [state("n1", granted(WEB), merging(WEB, reason=reason))]
+    found = status(WEB, [node(ready=False)], states)
+    assert conditions(found)["Ready"] == ("True", "NoMatchingNodes")
+    assert "n1" in message(found, "Ready")
+    assert found["nodes"]["summary"] == "0/1"
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_unreachable_node_keeps_nobody_waiting(
+    reachable: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    """Programs that wait by kstatus would wait for as long as a machine is switched off."""
+    chosen = policy("web", {"nodeSelector": {"matchLabels": {"pool": "web"}}})
+    states = [state("n1", granted(chosen, "Released"), merging(chosen, reason="Releasing"))]
+    found = status(chosen, [node("n1", ready=reachable)], states)
+    assert ("Reconciling" in conditions(found)) is reachable
+    assert found["nodes"]["releasing"] == 1
+
+
+@pytest.mark.parametrize(
+    ("reachable", "after", "left"), [(True, 60, 540.0), (True, 601, 0.0), (False, 60, 0.0)]
+)
+def test_deletion_waits_for_live_nodes_and_not_for_ever(
+    reachable: bool,  # noqa: FBT001 - a column of the table
+    after: int,
+    left: float,
+) -> None:
+    """A dead node must not hold a deletion; the KSMNode carries its release on."""
+    going = policy("web", deleted=written(NOW), generation=2)
+    held = state("n1", granted(going, "Released"), merging(WEB, generation=2), generation=2)
+    one = node("n1", ready=reachable)
+    known = fleet(plan([going], [one], {}), {"n1": one}, {"n1": held})
+    now = NOW + timedelta(seconds=after)
+    assert patience_left(going, observe(going, known, now), now) == left
+
+
+def test_node_that_vanished_since_the_plan_is_no_error() -> None:
+    """Nodes go at any moment, also between two lines of the controller."""
+    planned = plan([WEB], [node("n1")], {})
+    assert observe(WEB, fleet(planned, {}, {}), NOW).matched == ()
+
+
+def test_unreadable_policy_is_stalled() -> None:
+    """The one thing that only a person can repair."""
+    unreadable = policy("web", {"mode": "Whatever"})
+    found = status(unreadable, [node()], [])
+    assert conditions(found)["Ready"] == ("False", "InvalidSpec")
+    assert conditions(found)["Stalled"] == ("True", "InvalidSpec")
+    assert "spec.mode" in message(found, "Stalled")
+
+
+def test_system_namespaces_are_selected_only_by_name() -> None:
+    """A label must not put the control plane into a tenant's domain."""
+    assert selected_namespaces(WEB.spec, NAMESPACES, "ksm-operator") == ["web-1"]
+    named = policy("p", {"namespaceSelector": None, "namespaces": ["kube-system", "absent"]})
+    assert selected_namespaces(named.spec, NAMESPACES, "ksm-operator") == ["kube-system"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1 << 20, "1.0Mi"),
+        (1000, "1.0Ki"),
+        (10 << 20, "10Mi"),
+        (int(3.4 * (1 << 30)), "3.4Gi"),
+        (-(1 << 30), "-1.0Gi"),
+        (5 << 50, "5.0Pi"),
+    ],
+)
+def test_human_bytes(count: int, text: str) -> None:
+    """Three digits and a unit, as kubectl's other columns."""
+    assert human_bytes(count) == text
+
+
+def test_events_tell_transitions_and_nothing_else() -> None:
+    """An Event per write would drown the one that matters."""
+    first = status(WEB, [node()], [])
+    assert transitions({}, first) == []
+    ready = status(WEB, [node()], [state("n1", granted(WEB), merging(WEB))])
+    assert [event.reason for event in transitions(first, ready)] == ["Ready"]
+    assert transitions(ready, ready) == []
+    lost = status(WEB, [node()], [], others=(policy("db", {"priority": 1}),))
+    told = {event.reason: event.kind for event in transitions(ready, lost)}
+    assert told == {"Conflicted": "Warning"}
+    assert "ConflictResolved" in {event.reason for event in transitions(lost, ready)}

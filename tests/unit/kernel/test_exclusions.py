@@ -1,0 +1,67 @@
+"""Who is never enrolled, as decided from text."""
+
+from pathlib import Path
+
+import pytest
+
+from ksm_operator.kernel import AgentLock, SkipReason
+from ksm_operator.kernel.exclusions import descriptor_reason, range_reason, status_reason
+from ksm_operator.kernel.smaps import Vma
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("anon_inode:[userfaultfd]", SkipReason.USERFAULTFD),
+        ("/dev/vfio/12", SkipReason.VFIO),
+        ("anon_inode:[vfio-device]", SkipReason.VFIO),
+        ("anon_inode:kvm-vm", SkipReason.VIRTUAL_MACHINE),
+        ("anon_inode:[eventpoll]", None),
+        ("/dev/kvm", None),
+    ],
+)
+def test_open_files_tell(target: str, reason: SkipReason | None) -> None:
+    """One such file among others is enough; only having opened /dev/kvm is no guest."""
+    assert descriptor_reason(["socket:[1]", target, "pipe:[2]"]) is reason
+
+
+def test_locked_memory_has_a_small_tolerance() -> None:
+    """A key store of a library is not a program that must never fault."""
+    assert status_reason("x", {"VmLck": "64 kB"}) is None
+    assert status_reason("x", {"VmLck": "65 kB"}) is SkipReason.LOCKED_MEMORY
+    assert status_reason("x", {}) is None
+
+
+def test_pause_is_pid_1_of_its_namespace() -> None:
+    """A program that happens to have the name is not a pod's pause."""
+    assert status_reason("pause", {"NSpid": "812\t1"}) is SkipReason.PAUSE
+    assert status_reason("pause", {"NSpid": "812"}) is None
+    assert status_reason("pause", {"NSpid": "812\t7"}) is None
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("um", SkipReason.USERFAULTFD),
+        ("uw", SkipReason.USERFAULTFD),
+        ("ui", SkipReason.USERFAULTFD),
+        ("mg", SkipReason.ALREADY_MERGEABLE),
+        ("rd", None),
+    ],
+)
+def test_ranges_tell(flag: str, reason: SkipReason | None) -> None:
+    """The descriptor may be in another process; the range keeps the mark."""
+    ranges = [Vma(0, 4096, "", frozenset({flags}), 0, 0, 0) for flags in ("rd", flag)]
+    assert range_reason(ranges) is reason
+
+
+def test_agent_lock_is_held_by_one(tmp_path: Path) -> None:
+    """Two changers on one node would undo each other."""
+    path = tmp_path / "run" / "lock"
+    one, two = AgentLock(path), AgentLock(path)
+    assert one.acquire()
+    assert one.acquire()
+    assert not two.acquire()
+    one.release()
+    assert two.acquire()
+    two.release()

@@ -1,0 +1,112 @@
+"""Which thread may be stopped: decided from text alone, so every row can be tried."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksm_operator.kernel.blocking import (
+    EINTR_BECOMES_RESTART,
+    RESTARTABLE,
+    SPECIAL,
+    ZERO_IS_LEGAL,
+    Suitability,
+    suitability,
+)
+from ksm_operator.kernel.procfs import Stat
+from ksm_operator.kernel.threads import Candidate, Unsuitable, judge, parse_syscall
+from ksm_operator.kernel.x86_64 import NUMBERS
+
+
+def stat(state: str = "S", flags: int = 0) -> Stat:
+    """A thread in this state."""
+    return Stat("worker", state, 1, flags, 5, 0)
+
+
+def line(name: str, *arguments: int) -> str:
+    """/proc/TID/syscall of a thread blocked in a call."""
+    padded = [*arguments, 0, 0, 0, 0, 0, 0][:6]
+    return " ".join([str(NUMBERS[name]), *map(hex, padded), "0x7ffc0", "0x7f00"]) + "\n"
+
+
+def test_every_call_in_the_tables_has_a_number() -> None:
+    """A name without a number would never be recognised."""
+    assert ZERO_IS_LEGAL | RESTARTABLE | EINTR_BECOMES_RESTART | set(SPECIAL) <= set(NUMBERS)
+    assert not ZERO_IS_LEGAL & RESTARTABLE
+
+
+@pytest.mark.parametrize("name", sorted(ZERO_IS_LEGAL))
+def test_waits_with_a_legal_zero_are_best(name: str) -> None:
+    """If we died half-way, the thread would see a timeout that it has to expect anyway."""
+    assert judge(7, stat(), line(name), "x") == Candidate(7, Suitability.ZERO_IS_LEGAL, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["write", "writev", "sendfile", "splice", "sendto", "sendmsg", "vfork", "execve"]
+)
+def test_bulk_transfers_are_never_interrupted(name: str) -> None:
+    """They would come back short."""
+    assert judge(7, stat(), line(name), "x") == Unsuitable("BusyInSyscall", name)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (("recvfrom", 3, 0, 100, 0), Suitability.RESTARTABLE),
+        (("recvfrom", 3, 0, 100, 0x100), Suitability.NEVER),
+        (("recvmsg", 3, 0, 0x100), Suitability.NEVER),
+        (("futex", 0, 128), Suitability.ZERO_IS_LEGAL),
+        (("futex", 0, 128 | 9), Suitability.ZERO_IS_LEGAL),
+        (("futex", 0, 6), Suitability.RESTARTABLE),
+        (("io_uring_enter", 3, 0, 1), Suitability.ZERO_IS_LEGAL),
+        (("io_uring_enter", 3, 5, 1), Suitability.NEVER),
+        (("fcntl", 3, 7), Suitability.RESTARTABLE),
+        (("fcntl", 3, 3), Suitability.NEVER),
+    ],
+)
+def test_arguments_decide(call: tuple[str, *tuple[int, ...]], expected: Suitability) -> None:
+    """The same call is harmless or not by what it was asked."""
+    name, *arguments = call
+    padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
+    assert suitability(name, padded) is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "flags", "channel", "reason"),
+    [
+        ("D", 0, "x", "Uninterruptible"),
+        ("T", 0, "x", "Stopped"),
+        ("t", 0, "x", "Traced"),
+        ("Z", 0, "0", "Exiting"),
+        ("S", 0x4, "x", "Exiting"),
+        ("S", 0x10, "io_wqe_worker", "KernelWorker"),
+        ("S", 0x4000, "vhost_task_fn", "KernelWorker"),
+        ("S", 0x200000, "x", "KernelWorker"),
+        ("S", 0, "seccomp_do_user_notification.isra.0", "SeccompNotification"),
+        ("S", 0, "do_freezer_trap", "Frozen"),
+    ],
+)
+def test_threads_that_are_left_alone(state: str, flags: int, channel: str, reason: str) -> None:
+    """Each with the reason that is counted."""
+    seen = judge(7, stat(state, flags), line("poll"), channel)
+    assert isinstance(seen, Unsuitable)
+    assert seen.reason == reason
+
+
+def test_running_thread_is_second_choice() -> None:
+    """It has no call to restart, but may be about to enter one."""
+    assert judge(7, stat("R"), "running\n", "0") == Candidate(7, Suitability.RUNNING, "running")
+
+
+@pytest.mark.parametrize("text", ["", "-1 0x7ffc 0x7f00\n", "99999 0x0\n"])
+def test_unknown_states_are_left_alone(text: str) -> None:
+    """What is not known to be harmless is not done."""
+    assert isinstance(judge(7, stat(), text, "x"), Unsuitable)
+
+
+@given(st.text())
+def test_only_value_errors(text: str) -> None:
+    """A line that was cut off must not raise anything else."""
+    try:
+        parse_syscall(text)
+    except ValueError:
+        return
