@@ -316,9 +316,15 @@ class Agent:
         hands.look_again()
         if hands.troubles.pending and self._spec is not None and self._spec.policy is not None:
             hands.apply_optional(self._spec.policy.ksmd)
-        domain = set(self._state.containers) | set(self._view.to_merge())
-        self._foreign = foreign_mergers(host, domain)
+        self._see_foreign()
         self._dirty = True
+
+    def _see_foreign(self) -> bool:
+        """Look who else merges on this node, and tell whether anybody does."""
+        if self._host is not None:
+            domain = set(self._state.containers) | set(self._view.to_merge())
+            self._foreign = foreign_mergers(self._host, domain)
+        return self._foreign[1] > 0
 
     def _obey(self, hands: Obedience) -> bool:  # noqa: PLR0911 - each step may end it
         """Bring the machine one step nearer; True when there is nothing left to do."""
@@ -331,7 +337,7 @@ class Agent:
             self._leaving = len(self._state.containers)
             self._view.forget_verdicts()
             self._dirty = True
-            return hands.give_back(reserve, foreign=self._foreign[1] > 0)
+            return hands.give_back(reserve, self._see_foreign)
         self._judge(policy, hands)
         if not hands.accept(spec.owner, policy.ksmd):
             if self._state.owner in ("", spec.owner.uid):

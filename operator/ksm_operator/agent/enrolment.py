@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FAILED: Final = "Failed"
+"""The kernel refused what was asked, in a way that another try will hardly mend."""
+
 PATIENCE_SECONDS: Final = 10.0
 """How long a release may be put off by what its process is doing before the node is blocked."""
 
@@ -82,7 +85,7 @@ class Left:
 
     def blocks(self, now: float) -> bool:
         """Tell whether somebody should hear of it: not of a thread that was busy for a moment."""
-        return self.reason in ("NoHeadroom", "Failed") or now - self.since >= PATIENCE_SECONDS
+        return self.reason in ("NoHeadroom", FAILED) or now - self.since >= PATIENCE_SECONDS
 
 
 class Enrolment:
@@ -155,7 +158,10 @@ class Enrolment:
             container = self._intend(path, pod_uid, new)
             new = [one for one in new if one not in container.own]
         enrolled = [one for one in new if self._enrol(one, container, seen, fresh=fresh)]
-        if not container.enrolled and not container.own and not seen.postponed:
+        if fresh and not container.own and all(_untouched(seen.skipped.get(one)) for one in new):
+            # Nobody was asked to merge, so nobody can have inherited it. A record of anything
+            # else stays: a process that took the call and ended may have left a child behind,
+            # which only this record tells from one that was mergeable before us.
             del self.state.containers[path]
         self._save()
         if enrolled:
@@ -205,7 +211,7 @@ class Enrolment:
                 container.enrolled.add(process)
                 return True
             self._metrics.errors.labels("enrol").inc()
-            seen.skipped[process] = "Failed"
+            seen.skipped[process] = FAILED
             log.warning("process not enrolled", extra={"pid": process.pid, "error": str(error)})
             return False
         if isinstance(result, AlreadyMergeable):
@@ -306,7 +312,7 @@ class Enrolment:
             return True
         except KernelError as error:
             self._metrics.errors.labels("release").inc()
-            self._put_off(process, container, 0, "Failed")
+            self._put_off(process, container, 0, FAILED)
             log.warning("process not released", extra={"pid": process.pid, "error": str(error)})
             return False
         if progress.done:
@@ -382,6 +388,11 @@ class Enrolment:
             if container is not None and container.own:
                 reasons["AlreadyMergeable"] += len(container.own)
         return reasons
+
+
+def _untouched(skipped: str | None) -> bool:
+    """True for a process that was refused before it could make the call."""
+    return skipped is not None and skipped != FAILED
 
 
 def _merges(process: Process) -> bool:

@@ -79,6 +79,7 @@ class Obedience:
         self._optional_written = False
         self._attempts: dict[str, tuple[int, float]] = {}
         self._glances: set[str] = set()
+        self._unsettled: set[str] = set()
         self._tried: set[str] = set()
         self._next_release = 0.0
         self._cleanup: tuple[int, float] | None = None
@@ -149,7 +150,8 @@ class Obedience:
             pod_of: the pod uid of a path.
 
         Returns:
-            Whether every one of them has been attended to at least once.
+            Whether every one of them has been attended to at least once, and no process of them
+            is about to be tried again after a first try that came at a bad moment.
         """
         wanted = list(wanted)
         now = time.monotonic()
@@ -173,7 +175,12 @@ class Obedience:
             else:
                 pause = POSTPONED_DELAY if postponed else float("inf")
             self._attempts[path] = (looks, now + pause)
-        return all(index > 0 for index, _ in self._attempts.values())
+            if postponed and looks < len(ENROL_DELAYS):
+                self._unsettled.add(path)
+            else:
+                self._unsettled.discard(path)
+        self._unsettled &= self._attempts.keys()
+        return not self._unsettled and all(index > 0 for index, _ in self._attempts.values())
 
     def glance(self, path: str) -> None:
         """See soon whether a container has a new process (`kubectl exec`)."""
@@ -221,12 +228,13 @@ class Obedience:
             self._next_release = time.monotonic() + RELEASE_PAUSE
         return not remaining
 
-    def give_back(self, reserve_percent: int, *, foreign: bool) -> bool:
+    def give_back(self, reserve_percent: int, foreign: Callable[[], bool]) -> bool:
         """Release everything, clean up, restore ksmd's values.
 
         Args:
             reserve_percent: share of MemTotal that must stay available.
-            foreign: whether other processes merge too, whose pages no clean-up scan may touch.
+            foreign: asked before a clean-up scan: whether other processes merge too, whose pages
+                it may not touch.
 
         Returns:
             Whether the node is as it was before us.
@@ -235,9 +243,10 @@ class Obedience:
         if not self.state.touched:
             return True
         self._attempts.clear()
+        self._unsettled.clear()
         if not self.release(list(self.state.containers), reserve_percent):
             return False
-        if time.monotonic() < self._next_release or not self._cleaned(foreign=foreign):
+        if time.monotonic() < self._next_release or not self._cleaned(foreign):
             return False
         try:
             self.unrestored = self.knobs.restore()
@@ -262,9 +271,11 @@ class Obedience:
         self.troubles = Troubles()
         self.enrolment.left.clear()
 
-    def _cleaned(self, *, foreign: bool) -> bool:
+    def _cleaned(self, foreign: Callable[[], bool]) -> bool:
         """One scan that drops what ksmd still has on record: its counters are stale till then."""
-        if foreign or "run" in self.state.yielded or "run" not in self.state.baseline.files:
+        if "run" in self.state.yielded or "run" not in self.state.baseline.files:
+            return True
+        if self._cleanup is None and foreign():
             return True
         values = self.knobs.read()
         now = time.monotonic()
@@ -291,7 +302,7 @@ class Obedience:
             return CLEANUP_TICK
         self.knobs.notice()
         now = time.monotonic()
-        enrolled = bool(self.state.containers)
+        enrolled = self.enrolment.enrolled_count() > 0
         self._idle_since = None if enrolled else self._idle_since or now
         idle = self._idle_since is not None and now - self._idle_since > IDLE_GRACE
         # While processes are released ksmd goes on: before 6.6 a process's own counters, which only

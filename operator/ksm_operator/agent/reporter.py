@@ -100,7 +100,7 @@ class Reporter:
             leaving=progress.leaving,
             left=_blocking(hands) if hands is not None else [],
             processes=hands.enrolment.enrolled_count() if hands is not None else 0,
-            containers=len(state.containers),
+            containers=sum(1 for one in state.containers.values() if one.enrolled),
             yielded=sorted(state.yielded),
             unrestored=hands.unrestored if hands is not None else (),
             troubles=hands.troubles if hands is not None else Troubles(),
