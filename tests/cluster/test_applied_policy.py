@@ -183,7 +183,7 @@ def test_a_new_pod_is_enrolled_with_its_children(applied: Applied) -> None:
     stage.pods(applied.selected, 1, prefix="late")
     new = [one for one in applied.inside if one.pid not in before]
     assert len(new) == 3
-    wait_until(lambda: all_merge(new), 5, "the new pod's process, fork and exec are mergeable")
+    wait_until(lambda: all_merge(new), 15, "the new pod's process, fork and exec are mergeable")
 
 
 def test_a_process_of_kubectl_exec_is_enrolled(applied: Applied) -> None:

@@ -196,6 +196,18 @@ def test_figures_wait_a_minute_and_must_move() -> None:
     assert quiet.due(written, wobbled, NOW + 720)
 
 
+def test_a_saving_that_takes_off_does_not_wait() -> None:
+    """Whoever has just applied a policy looks at the saving now, not in a minute."""
+    written = quiet.record(None, status_of(FACTS, saved=0), NOW)
+    assert not quiet.due(written, status_of(FACTS, saved=1 << 19), NOW + 30)
+    grown = status_of(FACTS, saved=5 << 20)
+    assert not quiet.due(written, grown, NOW + 1)
+    assert quiet.due(written, grown, NOW + quiet.COUNT_SECONDS)
+    written = quiet.record(written, grown, NOW + quiet.COUNT_SECONDS)
+    assert not quiet.due(written, status_of(FACTS, saved=9 << 20), NOW + 30)
+    assert quiet.due(written, status_of(FACTS, saved=11 << 20), NOW + 30)
+
+
 def test_many_reasons_fit_the_schema() -> None:
     """The list of reasons is bounded, and what does not fit is still counted."""
     result = quiet.counts(20, 0, {f"R{index:02}": index + 1 for index in range(20)})
