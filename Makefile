@@ -42,6 +42,7 @@ lint: setup ## ruff, mypy, the import contracts and helm lint
 	$(RUN) ruff format --no-cache --check
 	$(RUN) mypy
 	MYPYPATH=hack/image:hack/demo $(RUN) mypy -p local_cluster -p demo -m builder -m __main__
+	MYPYPATH=.:tests $(RUN) mypy -p benchmarks
 	$(RUN) lint-imports
 	helm=$$($(LOCAL_CLUSTER) build helm) && $$helm/helm lint --quiet --set image.repository=localhost/ksm-operator helm/ksm-operator
 
@@ -66,6 +67,12 @@ needs:
 .PHONY: test-cluster
 test-cluster: setup ## The cluster tier, on the local cluster
 	$(RUN) pytest tests/cluster $(PYTEST_ARGS)
+
+##@ Benchmarks
+
+.PHONY: bench-kernel
+bench-kernel: setup ## Measure the kernel layer: stops, stalls, rates (root, gcc, gdb)
+	@PYTHONPATH=.:tests $(RUN) python -m benchmarks.kernel
 
 ##@ Image and local cluster
 

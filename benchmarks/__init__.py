@@ -1,0 +1,1 @@
+"""Measurements that docs/performance.md quotes: figures for people, never tests."""
