@@ -22,7 +22,9 @@ PTRACE_INTERRUPT: Final = 0x4207
 PTRACE_GET_RSEQ_CONFIGURATION: Final = 0x420F
 
 PTRACE_O_TRACESYSGOOD: Final = 0x1
+PTRACE_O_TRACEEXEC: Final = 0x10
 PTRACE_O_SUSPEND_SECCOMP: Final = 1 << 21
+PTRACE_EVENT_EXEC: Final = 4
 PTRACE_EVENT_STOP: Final = 128
 
 NT_PRSTATUS: Final = 1
@@ -101,6 +103,7 @@ class StopKind(Enum):
     GROUP_STOP = "GroupStop"  # job control: SIGSTOP and kin
     SYSCALL = "Syscall"  # entry or exit of a system call
     SIGNAL = "Signal"  # a signal is about to be delivered
+    EXEC = "Exec"  # it has just become another program
     OTHER = "Other"
     GONE = "Gone"  # it exited
 
@@ -119,14 +122,14 @@ class Stop:
 
 
 def parse_stop(status: int) -> Stop:
-    """Read a wait status of a thread seized with PTRACE_O_TRACESYSGOOD; ptrace(2)."""
+    """Read a wait status of a thread seized with TRACESYSGOOD and TRACEEXEC; ptrace(2)."""
     if not os.WIFSTOPPED(status):
         return Stop(StopKind.GONE)
     signal, event = os.WSTOPSIG(status), status >> 16
     if event == PTRACE_EVENT_STOP:
         return Stop(StopKind.INTERRUPTED if signal == SIGTRAP else StopKind.GROUP_STOP)
     if event:
-        return Stop(StopKind.OTHER)
+        return Stop(StopKind.EXEC if event == PTRACE_EVENT_EXEC else StopKind.OTHER)
     if signal == SYSCALL_STOP:
         return Stop(StopKind.SYSCALL)
     return Stop(StopKind.SIGNAL, signal)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.kernel.blocking import Suitability, suitability
 from ksm_operator.kernel.errors import KernelError, Postponed, ProcessGone
 from ksm_operator.kernel.procfs import PROC, Process, Stat, read_file, read_stat, threads
-from ksm_operator.kernel.x86_64 import NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 MOST_THREADS: Final = 256
@@ -80,9 +80,11 @@ def parse_syscall(text: str) -> tuple[int, tuple[int, ...]] | None:
     return number, tuple(int(word, 16) for word in words[1:7])
 
 
-def judge(tid: int, stat: Stat, syscall: str, wait_channel: str) -> Candidate | Unsuitable:
-    """Whether a thread in this state can make a call for us."""
-    return _barred(stat, wait_channel) or _judge_call(tid, syscall)
+def judge(
+    tid: int, stat: Stat, syscall: str, wait_channel: str, names: Mapping[int, str]
+) -> Candidate | Unsuitable:
+    """Whether a thread in this state can make a call for us; `names` are the machine's calls."""
+    return _barred(stat, wait_channel) or _judge_call(tid, syscall, names)
 
 
 def _barred(stat: Stat, wait_channel: str) -> Unsuitable | None:
@@ -98,7 +100,7 @@ def _barred(stat: Stat, wait_channel: str) -> Unsuitable | None:
     return None
 
 
-def _judge_call(tid: int, syscall: str) -> Candidate | Unsuitable:
+def _judge_call(tid: int, syscall: str, names: Mapping[int, str]) -> Candidate | Unsuitable:
     try:
         present = parse_syscall(syscall)
     except ValueError:
@@ -106,7 +108,7 @@ def _judge_call(tid: int, syscall: str) -> Candidate | Unsuitable:
     if present is None:
         return Candidate(tid, Suitability.RUNNING, "running")
     number, arguments = present
-    name = NAMES.get(number)
+    name = names.get(number)
     found = suitability(name, arguments)
     if found is Suitability.NEVER:
         return Unsuitable("BusyInSyscall", name or f"system call {number}")
@@ -114,7 +116,9 @@ def _judge_call(tid: int, syscall: str) -> Candidate | Unsuitable:
     return Candidate(tid, found, name)
 
 
-def _look(process: Process, tid: int, proc: Path) -> Candidate | Unsuitable:
+def _look(
+    process: Process, tid: int, names: Mapping[int, str], proc: Path
+) -> Candidate | Unsuitable:
     base = f"{proc}/{process.pid}/task/{tid}"
     try:
         stat = read_stat(process.pid, tid, proc=proc)
@@ -124,7 +128,7 @@ def _look(process: Process, tid: int, proc: Path) -> Candidate | Unsuitable:
         return Unsuitable("Exiting", f"thread {tid}")
     except KernelError as error:
         return Unsuitable("NotReadable", str(error))
-    return judge(tid, stat, syscall, channel)
+    return judge(tid, stat, syscall, channel, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +140,11 @@ class _Survey:
     refusal: Unsuitable | None
 
 
-def _survey(process: Process, proc: Path) -> _Survey:
+def _survey(process: Process, names: Mapping[int, str], proc: Path) -> _Survey:
     survey = _Survey([], [], None)
     refusal: Unsuitable | None = None
     for tid in threads(process.pid, proc=proc)[:MOST_THREADS]:
-        seen = _look(process, tid, proc)
+        seen = _look(process, tid, names, proc)
         if isinstance(seen, Unsuitable):
             refusal = seen if refusal is None or refusal.reason == "Exiting" else refusal
         elif seen.suitability is Suitability.RUNNING:
@@ -153,11 +157,18 @@ def _survey(process: Process, proc: Path) -> _Survey:
     return _Survey(survey.waiting, survey.running, refusal)
 
 
-def choose_threads(process: Process, *, proc: Path = PROC) -> list[Candidate]:
+def choose_threads(
+    process: Process, names: Mapping[int, str], *, proc: Path = PROC
+) -> list[Candidate]:
     """Threads that can make a call for us now, the best first.
 
     A thread seen running may be on its way into a bulk transfer, so it is only taken after every
     one of several looks saw it running and no other thread would do.
+
+    Args:
+        process: whose threads.
+        names: the machine's system calls by number.
+        proc: the proc file system.
 
     Raises:
         ProcessGone: the process exited.
@@ -168,7 +179,7 @@ def choose_threads(process: Process, *, proc: Path = PROC) -> list[Candidate]:
     for sample in range(SAMPLES):
         if sample:
             time.sleep(SAMPLE_PAUSE_SECONDS)
-        survey = _survey(process, proc)
+        survey = _survey(process, names, proc)
         if survey.waiting:
             return survey.waiting
         seen = {candidate.tid for candidate in survey.running}

@@ -6,7 +6,6 @@ Callers on any thread hand their calls over and wait for the result.
 from __future__ import annotations
 
 import errno
-import platform
 import queue
 import threading
 import time
@@ -15,9 +14,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ksm_operator.kernel import ptrace
-from ksm_operator.kernel.errors import KernelError, Postponed, Unsupported
+from ksm_operator.kernel.attached import StillAttached, ThreadUnsuitable
+from ksm_operator.kernel.errors import KernelError, Postponed
+from ksm_operator.kernel.machine import this_machine
 from ksm_operator.kernel.procfs import PROC, Process, check_alive, parse_fields, read_status
-from ksm_operator.kernel.remote import StillAttached, Syscall, ThreadUnsuitable, Visit, visit
+from ksm_operator.kernel.remote import Syscall, Visit, visit
 from ksm_operator.kernel.threads import choose_threads
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ ATTACH_SECONDS: Final = 5.0
 RETRY_PAUSES: Final = (0.001, 0.004, 0.016)
 """Seconds before another try when something came between that passes at once."""
 
-TRANSIENT: Final = frozenset({"SignalArrived", "Interrupted", "Busy", "RestartableSequence"})
+TRANSIENT: Final = frozenset(
+    {"SignalArrived", "Interrupted", "Busy", "RestartableSequence", "Exec"}
+)
+
+OPTIONS: Final = ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_TRACEEXEC
 
 CAP_SYS_ADMIN: Final = 21
 
@@ -66,16 +71,12 @@ class Tracer:
         Raises:
             Unsupported: this machine's registers are not known here.
         """
-        machine = platform.machine()
-        if machine != "x86_64" or platform.architecture()[0] != "64bit":
-            raise Unsupported(
-                f"machine {machine}: remote system calls are known for 64-bit x86 only"
-            )
+        self._machine = this_machine()
         self._proc = proc
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
-        self._options = ptrace.PTRACE_O_TRACESYSGOOD
+        self._options = OPTIONS
         self._may_suspend_seccomp = may_suspend_seccomp(proc=proc)
         if self._may_suspend_seccomp:
             # Always, not only for targets seen with a filter: one may be installed meanwhile.
@@ -174,7 +175,9 @@ class Tracer:
 
     def _serve(self, job: _Job) -> Visit:
         refusal: ThreadUnsuitable | None = None
-        for candidate in choose_threads(job.process, proc=self._proc)[:MOST_TRIES]:
+        for candidate in choose_threads(job.process, self._machine.names, proc=self._proc)[
+            :MOST_TRIES
+        ]:
             if job.abandoned.is_set():
                 break
             try:
@@ -195,7 +198,7 @@ class Tracer:
                 raise
             # A kernel without CONFIG_CHECKPOINT_RESTORE does not know the option.
             self._may_suspend_seccomp = False
-            self._options = ptrace.PTRACE_O_TRACESYSGOOD
+            self._options = OPTIONS
             self._check_seccomp(job.process)
             return self._visit_with(self._options, job, candidate)
 
@@ -204,6 +207,7 @@ class Tracer:
             job.process,
             candidate,
             job.calls,
+            machine=self._machine,
             options=options,
             abandoned=job.abandoned.is_set,
             proc=self._proc,

@@ -14,7 +14,7 @@ from ksm_operator.kernel.blocking import (
 )
 from ksm_operator.kernel.procfs import Stat
 from ksm_operator.kernel.threads import Candidate, Unsuitable, judge, parse_syscall
-from ksm_operator.kernel.x86_64 import NUMBERS
+from ksm_operator.kernel.x86_64 import NAMES, NUMBERS
 
 
 def stat(state: str = "S", flags: int = 0) -> Stat:
@@ -37,7 +37,7 @@ def test_every_call_in_the_tables_has_a_number() -> None:
 @pytest.mark.parametrize("name", sorted(ZERO_IS_LEGAL))
 def test_waits_with_a_legal_zero_are_best(name: str) -> None:
     """If we died half-way, the thread would see a timeout that it has to expect anyway."""
-    assert judge(7, stat(), line(name), "x") == Candidate(7, Suitability.ZERO_IS_LEGAL, name)
+    assert judge(7, stat(), line(name), "x", NAMES) == Candidate(7, Suitability.ZERO_IS_LEGAL, name)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_waits_with_a_legal_zero_are_best(name: str) -> None:
 )
 def test_bulk_transfers_are_never_interrupted(name: str) -> None:
     """They would come back short."""
-    assert judge(7, stat(), line(name), "x") == Unsuitable("BusyInSyscall", name)
+    assert judge(7, stat(), line(name), "x", NAMES) == Unsuitable("BusyInSyscall", name)
 
 
 @pytest.mark.parametrize(
@@ -87,20 +87,22 @@ def test_arguments_decide(call: tuple[str, *tuple[int, ...]], expected: Suitabil
 )
 def test_threads_that_are_left_alone(state: str, flags: int, channel: str, reason: str) -> None:
     """Each with the reason that is counted."""
-    seen = judge(7, stat(state, flags), line("poll"), channel)
+    seen = judge(7, stat(state, flags), line("poll"), channel, NAMES)
     assert isinstance(seen, Unsuitable)
     assert seen.reason == reason
 
 
 def test_running_thread_is_second_choice() -> None:
     """It has no call to restart, but may be about to enter one."""
-    assert judge(7, stat("R"), "running\n", "0") == Candidate(7, Suitability.RUNNING, "running")
+    assert judge(7, stat("R"), "running\n", "0", NAMES) == Candidate(
+        7, Suitability.RUNNING, "running"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "-1 0x7ffc 0x7f00\n", "99999 0x0\n"])
 def test_unknown_states_are_left_alone(text: str) -> None:
     """What is not known to be harmless is not done."""
-    assert isinstance(judge(7, stat(), text, "x"), Unsuitable)
+    assert isinstance(judge(7, stat(), text, "x", NAMES), Unsuitable)
 
 
 @given(st.text())

@@ -1,0 +1,79 @@
+"""The seam between machines: what a processor architecture has to bring to make remote calls."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ksm_operator.kernel import x86_64, x86_64_caller
+from ksm_operator.kernel.errors import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ksm_operator.kernel.attached import Attached
+    from ksm_operator.kernel.remote import Syscall
+    from ksm_operator.kernel.threads import Candidate
+
+
+class Caller(Protocol):
+    """Makes calls through one thread, from the seize to the detach."""
+
+    def before_interrupt(self) -> None:
+        """The thread is seized and still runs: note what can be read now.
+
+        Never raises a `KernelError`: a thread that runs cannot be let go. What could not be read is
+        said in `make`.
+        """
+
+    def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
+        """The thread stands in our stop: let it make the calls, and return the kernel's answers.
+
+        Sets `Attached.give_back` before the first register is changed. Returns with the thread
+        stopped; whatever it raises, it has called `Attached.leave` before.
+
+        Raises:
+            ThreadUnsuitable: another thread may serve; nothing was changed.
+            Postponed: not now.
+            Refused: a 32-bit task.
+            OSError: the kernel refused a request; the thread has not been left.
+        """
+
+    def caught_in(self) -> str:
+        """Name of the system call that the thread was stopped in, or `user code`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One processor architecture.
+
+    Attributes:
+        name: as uname(2) says it.
+        names: system calls by number, as /proc/TID/syscall gives them.
+        caller: makes calls through one thread.
+    """
+
+    name: str
+    names: Mapping[int, str]
+    caller: Callable[[Attached, Candidate], Caller]
+
+
+MACHINES = {
+    "x86_64": Machine("x86_64", x86_64.NAMES, x86_64_caller.X8664Caller),
+}
+
+
+def this_machine(name: str | None = None) -> Machine:
+    """The machine that this runs on.
+
+    Raises:
+        Unsupported: its registers are not known here.
+    """
+    name = name or platform.machine()
+    machine = MACHINES.get(name)
+    if machine is None or platform.architecture()[0] != "64bit":
+        raise Unsupported(
+            f"machine {name}: remote system calls are known for 64-bit {', '.join(MACHINES)} only"
+        )
+    return machine
