@@ -31,7 +31,8 @@ module                 what it answers
                        `Hierarchy.directory(pid)`, `walk(directory)`, `pids(directory)`,
                        `join_host_cgroup_namespace()`
 :mod:`.headroom`       `memory_headroom(hierarchy, directory) -> bytes | None` (None: no limit),
-                       `node_headroom(meminfo, reserve_bytes) -> bytes`
+                       `node_headroom(meminfo, reserve_bytes) -> bytes`, `Rooms(hierarchy, share)`:
+                       room of every level by name, `tightest(levels)`, `read_events()`
 :mod:`.watch`          `CgroupWatch(mount)`: `fileno()`, `read() -> list[CgroupEvent]`
 :mod:`.tracer`         `Tracer().call(process, [Syscall, ...]) -> Visit`; `RemoteCalls` protocol
 :mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
@@ -64,7 +65,14 @@ from ksm_operator.kernel.errors import (
     Unsupported,
 )
 from ksm_operator.kernel.exclusions import SkipReason, why_not
-from ksm_operator.kernel.headroom import memory_headroom, node_headroom
+from ksm_operator.kernel.headroom import (
+    Level,
+    MemoryEvents,
+    Rooms,
+    memory_headroom,
+    node_headroom,
+    tightest,
+)
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.mergeable import Mergeable, is_mergeable, mergeable_processes
 from ksm_operator.kernel.probe import KernelFeatures, probe
@@ -113,6 +121,8 @@ __all__ = [
     "KsmStat",
     "KsmSysfs",
     "KsmValues",
+    "Level",
+    "MemoryEvents",
     "Mergeable",
     "Postponed",
     "Process",
@@ -123,6 +133,7 @@ __all__ = [
     "RemoteCalls",
     "Rescan",
     "RestorePlan",
+    "Rooms",
     "SavedValue",
     "SkipReason",
     "Syscall",
@@ -159,6 +170,7 @@ __all__ = [
     "read_vmas",
     "release",
     "restore_plan",
+    "tightest",
     "walk",
     "why_not",
 ]

@@ -98,6 +98,10 @@ class Hierarchy:
                 f"cgroup {cgroup} is not below {self.root}, mounted at {self.mount}"
             ) from error
 
+    def name(self, directory: Path) -> str:
+        """The cgroup of a directory below `mount`, as /proc/PID/cgroup names it."""
+        return str(PurePosixPath(self.root) / directory.relative_to(self.mount))
+
     def directory(self, pid: int, *, proc: Path = PROC) -> Path:
         """The directory of the cgroup whose memory this process uses.
 

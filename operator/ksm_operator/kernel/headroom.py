@@ -2,15 +2,18 @@
 
 The room of a cgroup is its limit less what it cannot give back: usage without clean file cache.
 Clean cache counts as room because the kernel drops it before it kills; dirty cache, cache under
-writeback and shared memory do not.
+writeback and shared memory do not. Swap is not counted on: it may be full when it is needed.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.kernel.procfs import PROC, read_meminfo
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from ksm_operator.kernel.cgroupfs import Hierarchy
@@ -18,9 +21,98 @@ if TYPE_CHECKING:
 V1_UNLIMITED: Final = 1 << 62
 """Version 1 writes "no limit" as the largest page-aligned long; anything of that size is none."""
 
+NODE: Final = "node"
+"""Name of the level above all cgroups; no cgroup path is without a slash."""
+
+EVICTION_BYTES: Final = 100 << 20
+"""The kubelet evicts pods below this much (`memory.available<100Mi`, its default on Linux)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One cgroup on the way up to the root, or the node.
+
+    Attributes:
+        name: the cgroup as /proc/PID/cgroup has it; `NODE` for the node.
+        room: bytes that it can still take, negative when over its limit; None without a limit.
+    """
+
+    name: str
+    room: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEvents:
+    """How often limits were hit since the cgroups were made, all levels added up.
+
+    Attributes:
+        throttled: times that memory.high was exceeded (version 2).
+        limited: times that a limit was reached, and something had to be reclaimed.
+        oom: times that reclaim found nothing (version 2).
+        oom_kill: processes killed.
+    """
+
+    throttled: int = 0
+    limited: int = 0
+    oom: int = 0
+    oom_kill: int = 0
+
+    def __add__(self, other: MemoryEvents) -> MemoryEvents:
+        return MemoryEvents(
+            self.throttled + other.throttled,
+            self.limited + other.limited,
+            self.oom + other.oom,
+            self.oom_kill + other.oom_kill,
+        )
+
+    def is_short_since(self, before: MemoryEvents) -> bool:
+        """Somebody ran out of memory between the two looks."""
+        return self.oom > before.oom or self.oom_kill > before.oom_kill
+
+    def is_tight_since(self, before: MemoryEvents) -> bool:
+        """A limit was reached between the two looks: what follows has to wait for reclaim."""
+        return self.throttled > before.throttled or self.limited > before.limited
+
+
+class Rooms:
+    """The rooms of every cgroup above a process, and of the node, read anew each time.
+
+    Attributes:
+        hierarchy: the memory hierarchy of the node.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, reserve_share: float, *, proc: Path = PROC) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            hierarchy: the memory hierarchy of the node.
+            reserve_share: share of MemTotal that must stay available.
+            proc: the proc file system.
+        """
+        self.hierarchy = hierarchy
+        self._reserve_share = reserve_share
+        self._proc = proc
+
+    def levels(self, directory: Path) -> list[Level]:
+        """From this cgroup up to the root, then the node."""
+        meminfo = read_meminfo(proc=self._proc)
+        reserve = int(meminfo.get("MemTotal", 0) * self._reserve_share)
+        node = Level(NODE, node_headroom(meminfo, reserve))
+        return [*cgroup_levels(self.hierarchy, directory), node]
+
+    def events(self, directory: Path) -> MemoryEvents:
+        """Of this cgroup and all above it."""
+        return read_events(self.hierarchy, directory)
+
+
+def tightest(levels: Iterable[Level]) -> Level | None:
+    """The level with the least room; None when none has a limit."""
+    limited = [level for level in levels if level.room is not None]
+    return min(limited, key=lambda level: level.room or 0, default=None)
+
 
 def parse_memory_stat(text: str) -> dict[str, int]:
-    """memory.stat, bytes by name."""
+    """memory.stat, memory.events and their like: numbers by name."""
     values = {}
     for line in text.splitlines():
         name, _, number = line.partition(" ")
@@ -47,6 +139,31 @@ def level_headroom(limit: int | None, usage: int, reclaimable: int) -> int | Non
     return limit - max(0, usage - reclaimable)
 
 
+def cgroup_levels(hierarchy: Hierarchy, directory: Path) -> list[Level]:
+    """Every cgroup from this one up to the root of the hierarchy, with its room.
+
+    A cgroup that has gone counts as having no limit.
+    """
+    read = _read_v1 if hierarchy.version == 1 else _read_v2
+    found = []
+    for level in path_up(hierarchy, directory):
+        rooms = [room for room in read(level) if room is not None]
+        found.append(Level(hierarchy.name(level), min(rooms, default=None)))
+    return found
+
+
+def path_up(hierarchy: Hierarchy, directory: Path) -> list[Path]:
+    """This cgroup's directory and those above it, up to the root of what is mounted."""
+    found = []
+    level = directory
+    while level.is_relative_to(hierarchy.mount):
+        found.append(level)
+        if level == hierarchy.mount:
+            break
+        level = level.parent
+    return found
+
+
 def memory_headroom(hierarchy: Hierarchy, directory: Path) -> int | None:
     """The least room on the way from this cgroup up to the root of the hierarchy.
 
@@ -58,22 +175,15 @@ def memory_headroom(hierarchy: Hierarchy, directory: Path) -> int | None:
         Bytes, negative when some level is over its limit already; None when none has a limit.
         A cgroup that has gone counts as having none.
     """
-    rooms: list[int] = []
-    level = directory
-    while level.is_relative_to(hierarchy.mount):
-        read = _read_v1 if hierarchy.version == 1 else _read_v2
-        rooms.extend(room for room in read(level) if room is not None)
-        if level == hierarchy.mount:
-            break
-        level = level.parent
-    return min(rooms, default=None)
+    level = tightest(cgroup_levels(hierarchy, directory))
+    return None if level is None else level.room
 
 
 def _read_v1(level: Path) -> list[int | None]:
     usage = _number(level / "memory.usage_in_bytes")
     if usage is None:
         return []
-    reclaimable = reclaimable_bytes(_stat(level))
+    reclaimable = reclaimable_bytes(_stat(level / "memory.stat"))
     rooms = [level_headroom(_number(level / "memory.limit_in_bytes"), usage, reclaimable)]
     swap_usage = _number(level / "memory.memsw.usage_in_bytes")
     if swap_usage is not None:
@@ -86,7 +196,7 @@ def _read_v2(level: Path) -> list[int | None]:
     usage = _number(level / "memory.current")
     if usage is None:
         return []
-    reclaimable = reclaimable_bytes(_stat(level))
+    reclaimable = reclaimable_bytes(_stat(level / "memory.stat"))
     # Above memory.high a cgroup is slowed down hard: as bad for its pod as a limit.
     limits = (_number(level / "memory.max"), _number(level / "memory.high"))
     return [level_headroom(limit, usage, reclaimable) for limit in limits]
@@ -100,18 +210,58 @@ def _number(path: Path) -> int | None:
     return int(text) if text.isdigit() else None  # `max` is no limit
 
 
-def _stat(level: Path) -> dict[str, int]:
+def _stat(path: Path) -> dict[str, int]:
     try:
-        return parse_memory_stat((level / "memory.stat").read_text(encoding="ascii"))
+        return parse_memory_stat(path.read_text(encoding="ascii"))
     except OSError:
         return {}
 
 
+def read_events(hierarchy: Hierarchy, directory: Path) -> MemoryEvents:
+    """Counters of this cgroup and of all above it, added up; they only ever rise.
+
+    Version 1 has no counter for memory.high, which it lacks, nor for an OOM without a kill.
+    """
+    total = MemoryEvents()
+    for level in path_up(hierarchy, directory):
+        if hierarchy.version == 1:
+            control = _stat(level / "memory.oom_control")
+            total += MemoryEvents(
+                limited=(_number(level / "memory.failcnt") or 0)
+                + (_number(level / "memory.memsw.failcnt") or 0),
+                oom_kill=control.get("oom_kill", 0),
+            )
+        else:
+            # The other file counts what happens in every cgroup below as well (local: Linux 5.2).
+            local = _stat(level / "memory.events.local")
+            events = local or _stat(level / "memory.events")
+            names = ("high", "max", "oom", "oom_kill")
+            total += MemoryEvents(*(events.get(name, 0) for name in names))
+    return total
+
+
+def kubelet_available(meminfo: Mapping[str, int]) -> int:
+    """What a kubelet calls `memory.available`: the node's memory less its working set.
+
+    The working set is anonymous memory and file cache without the inactive part of it, so that
+    active file cache, which the kernel would drop, counts as used (cAdvisor's setMemoryStats).
+    """
+    cache = meminfo.get("Cached", 0) + meminfo.get("Buffers", 0)
+    used = meminfo.get("AnonPages", 0) + cache - meminfo.get("Inactive(file)", 0)
+    return meminfo.get("MemTotal", 0) - max(0, used)
+
+
 def node_headroom(meminfo: Mapping[str, int], reserve_bytes: int) -> int:
-    """What the node can take beyond a reserve, in bytes; negative when the reserve is eaten into.
+    """What the node can take beyond a reserve, and before the kubelet evicts a pod.
 
     Args:
         meminfo: from `read_meminfo()`.
-        reserve_bytes: what must stay available (eviction threshold and the policy's reserve).
+        reserve_bytes: what must stay available.
+
+    Returns:
+        Bytes; negative when the reserve is eaten into.
     """
-    return meminfo.get("MemAvailable", 0) - reserve_bytes
+    room = meminfo.get("MemAvailable", 0) - reserve_bytes
+    if "MemTotal" in meminfo:
+        room = min(room, kubelet_available(meminfo) - EVICTION_BYTES)
+    return room
