@@ -34,6 +34,8 @@ module                 what it answers
                        `node_headroom(meminfo, reserve_bytes) -> bytes`
 :mod:`.watch`          `CgroupWatch(mount)`: `fileno()`, `read() -> list[CgroupEvent]`
 :mod:`.tracer`         `Tracer().call(process, [Syscall, ...]) -> Visit`; `RemoteCalls` protocol
+:mod:`.helper`         `Helper().call(process, [Syscall, ...]) -> Visit`: the same in a process of
+                       its own; `call_many`
 :mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`
 :mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
@@ -65,6 +67,7 @@ from ksm_operator.kernel.errors import (
 )
 from ksm_operator.kernel.exclusions import SkipReason, why_not
 from ksm_operator.kernel.headroom import memory_headroom, node_headroom
+from ksm_operator.kernel.helper import Helper
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.mergeable import Mergeable, is_mergeable, mergeable_processes
 from ksm_operator.kernel.probe import KernelFeatures, probe
@@ -107,6 +110,7 @@ __all__ = [
     "Deleted",
     "Enrolled",
     "Entered",
+    "Helper",
     "Hierarchy",
     "KernelError",
     "KernelFeatures",
