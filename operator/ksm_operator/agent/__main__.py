@@ -78,6 +78,8 @@ def run(options: argparse.Namespace) -> int:
     http.serve(options.http_port, metrics, agent.silent_for)
     log.info("started", extra={"node": options.node, "version": agent_version})
     agent.run()
+    if isinstance(host, Host):
+        host.tracer.close()
     lock.release()
     return 0
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.mounts import see_host_cgroups, whole_memory_hierarchy
 from ksm_operator.kernel import (
+    Helper,
     Hierarchy,
     KernelError,
     KernelFeatures,
     KsmSysfs,
     ProcessGone,
     SysfsReadOnly,
-    Tracer,
     find_ksmd,
     find_writable_root,
     ksmd_cpu_ns,
@@ -52,7 +52,7 @@ class Host:
         sysfs: ksmd's files.
         hierarchy: the memory cgroups of the host.
         features: what the kernel can.
-        tracer: makes processes run system calls.
+        tracer: makes processes run system calls, in a process of its own.
         boot_time: when the kernel started, seconds since the epoch.
         ksmd: pid of ksmd; None if it cannot be seen.
     """
@@ -60,7 +60,7 @@ class Host:
     sysfs: KsmSysfs
     hierarchy: Hierarchy
     features: KernelFeatures
-    tracer: Tracer
+    tracer: Helper
     boot_time: float
     ksmd: int | None
 
@@ -95,7 +95,7 @@ def open_host() -> Host:
             sysfs=KsmSysfs(find_writable_root()),
             hierarchy=hierarchy,
             features=features,
-            tracer=Tracer(),
+            tracer=Helper(),
             boot_time=boot_time(),
             ksmd=find_ksmd(),
         )

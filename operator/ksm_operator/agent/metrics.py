@@ -63,6 +63,12 @@ class Metrics:
         self.released = Counter(
             "ksm_agent_released_processes", "Processes released.", registry=self.registry
         )
+        self._helper_deaths = Counter(
+            "ksm_agent_helper_deaths",
+            "Times that the process which traces had to be started anew.",
+            registry=self.registry,
+        )
+        self._deaths = 0
         self.errors = Counter(
             "ksm_agent_errors",
             "Failures, by what failed.",
@@ -74,6 +80,11 @@ class Metrics:
         """Show ksmd's CPU time since boot."""
         self._ksmd_cpu.inc(max(0, cpu_ns - self._ksmd_cpu_ns) / 1e9)
         self._ksmd_cpu_ns = max(cpu_ns, self._ksmd_cpu_ns)
+
+    def helper_died(self, times: int) -> None:
+        """Show how often the helper process died since the agent started."""
+        self._helper_deaths.inc(max(0, times - self._deaths))
+        self._deaths = max(times, self._deaths)
 
     def count_skipped(self, skipped: Mapping[str, int]) -> None:
         """Show these reasons and no other."""

@@ -39,6 +39,7 @@ class Facts:
         troubles: files that could not be written.
         foreign: processes outside of the domain that asked for merging.
         foreign_count: how many.
+        helper_deaths: how often the helper process died, where it dies again and again; else 0.
     """
 
     obstacle: tuple[str, str] | None
@@ -57,6 +58,7 @@ class Facts:
     troubles: Troubles
     foreign: Sequence[ForeignMerger]
     foreign_count: int
+    helper_deaths: int = 0
 
 
 def judge(facts: Facts) -> list[Judgement]:
@@ -159,10 +161,18 @@ def _isolated(facts: Facts) -> Judgement:
     )
 
 
-def _degraded(facts: Facts) -> Judgement:
+def _degraded(facts: Facts) -> Judgement:  # noqa: PLR0911 - one line per answer
     troubles = facts.troubles
     if facts.obstacle is not None and facts.obstacle[0] == "SysfsReadOnly":
         return Judgement("Degraded", True, "SysfsReadOnly", facts.obstacle[1])
+    if facts.helper_deaths:
+        return Judgement(
+            "Degraded",
+            True,
+            "HelperFailing",
+            f"The agent's helper process died {facts.helper_deaths} times: nothing can be enrolled "
+            "or released. Its pod's log and the node's kernel log say why.",
+        )
     if troubles.read_only:
         return Judgement("Degraded", True, "SysfsReadOnly", troubles.read_only)
     if troubles.pending:

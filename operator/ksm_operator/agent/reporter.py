@@ -89,6 +89,7 @@ class Reporter:
         owner = spec.owner if spec is not None else None
         former = state.owner if owner is None or state.owner != owner.uid else ""
         obstacle = self._obstacle
+        helper = self._host.tracer if self._host is not None else None
         return report.Facts(
             obstacle=(obstacle.reason, str(obstacle)) if obstacle is not None else None,
             unknown=progress.unknown,
@@ -106,6 +107,7 @@ class Reporter:
             troubles=hands.troubles if hands is not None else Troubles(),
             foreign=progress.foreign,
             foreign_count=progress.foreign_count,
+            helper_deaths=helper.deaths if helper is not None and helper.failing else 0,
         )
 
     def status(self, progress: Progress) -> NodeStatus:
@@ -192,6 +194,7 @@ class Reporter:
             metrics.profit.set(values.general_profit or 0)
         if self._host is not None:
             metrics.ksmd_used(self._host.ksmd_cpu_ns())
+            metrics.helper_died(self._host.tracer.deaths)
         metrics.processes.set(enrolled)
         metrics.containers.set(merging_containers)
         metrics.count_skipped(skipped)

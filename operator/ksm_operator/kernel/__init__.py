@@ -35,6 +35,8 @@ module                 what it answers
                        room of every level by name, `tightest(levels)`, `read_events()`
 :mod:`.watch`          `CgroupWatch(mount)`: `fileno()`, `read() -> list[CgroupEvent]`
 :mod:`.tracer`         `Tracer().call(process, [Syscall, ...]) -> Visit`; `RemoteCalls` protocol
+:mod:`.helper`         `Helper().call(process, [Syscall, ...]) -> Visit`: the same in a process of
+                       its own; `call_many`
 :mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`
 :mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
@@ -73,6 +75,7 @@ from ksm_operator.kernel.headroom import (
     node_headroom,
     tightest,
 )
+from ksm_operator.kernel.helper import Helper
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.mergeable import Mergeable, is_mergeable, mergeable_processes
 from ksm_operator.kernel.probe import KernelFeatures, probe
@@ -115,6 +118,7 @@ __all__ = [
     "Deleted",
     "Enrolled",
     "Entered",
+    "Helper",
     "Hierarchy",
     "KernelError",
     "KernelFeatures",

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ksm_operator.kernel.sysfs import ADVISOR_MODES, WRITABLE, KsmValues
+from ksm_operator.kernel.sysfs_files import ADVISOR_MODES, WRITABLE
+
+if TYPE_CHECKING:
+    from ksm_operator.kernel.sysfs import KsmValues
 
 RESTORE_ORDER: Final = (
     # Refused while pages are shared, so first: nothing has been merged again by then.
@@ -28,6 +31,9 @@ RESTORE_ORDER: Final = (
     "sleep_millisecs",
     "run",
 )
+
+PAGES_WITHOUT_ADVISOR: Final = 100
+"""What the kernel writes to pages_to_scan when the advisor is switched off (mm/ksm.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,8 @@ class Baseline:
         files = dict(self.files)
         saved = files.get(name)
         files[name] = SavedValue(saved.before if saved else before, written)
-        if name == "advisor_mode" and now.pages_to_scan is not None:
+        switched = name == "advisor_mode" and written != now.advisor_mode
+        if switched and now.pages_to_scan is not None:
             # Switching the advisor on or off overwrites pages_to_scan (500 or 100).
             scan = files.get("pages_to_scan")
             files["pages_to_scan"] = SavedValue(scan.before if scan else now.pages_to_scan, None)
@@ -143,7 +150,8 @@ def restore_plan(baseline: Baseline, now: KsmValues) -> RestorePlan:
                 continue
         if value == before:
             continue
-        if saved.written is not None and value != saved.written:
+        ours = PAGES_WITHOUT_ADVISOR if saved.written is None else saved.written
+        if value != ours:
             foreign.append(name)
             continue
         writes.append((name, before))

@@ -1,6 +1,6 @@
 """ksmd's files under /sys/kernel/mm/ksm: typed reading, and writing that cannot go wrong.
 
-Meaning, units and versions follow Documentation/ABI/testing/sysfs-kernel-mm-ksm and mm/ksm.c.
+What each file is, and what it takes, stands in `sysfs_files`.
 """
 
 from __future__ import annotations
@@ -14,38 +14,15 @@ from typing import Final
 from ksm_operator.kernel.errors import (
     KernelError,
     SysfsBusy,
+    SysfsError,
     SysfsInvalid,
     SysfsReadOnly,
     Unsupported,
 )
+from ksm_operator.kernel.sysfs_files import ADVISOR_MODES, FILES
 
 KSM_ROOT: Final = Path("/sys/kernel/mm/ksm")
 HOST_KSM_ROOT: Final = Path("/proc/1/root/sys/kernel/mm/ksm")
-
-UINT_MAX: Final = 2**32 - 1
-ULONG_MAX: Final = 2**64 - 1
-
-ADVISOR_MODES: Final = ("none", "scan-time")
-
-WRITABLE: Final[dict[str, tuple[int, int]]] = {
-    # 2 would unmerge everybody's pages, half-way and with OOM kills: it is never written here.
-    "run": (0, 1),
-    "pages_to_scan": (0, UINT_MAX),
-    "sleep_millisecs": (0, UINT_MAX),
-    "merge_across_nodes": (0, 1),
-    "max_page_sharing": (2, 2**31 - 1),
-    "stable_node_chains_prune_millisecs": (0, UINT_MAX),
-    "use_zero_pages": (0, 1),
-    "smart_scan": (0, 1),
-    "advisor_max_cpu": (0, 100),
-    "advisor_target_scan_time": (1, ULONG_MAX),
-    "advisor_min_pages_to_scan": (0, ULONG_MAX),
-    "advisor_max_pages_to_scan": (0, ULONG_MAX),
-}
-"""Whole-number files that may be written, with their smallest and largest value.
-
-`advisor_mode` is written too, by name (`ADVISOR_MODES`).
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +106,16 @@ def parse_advisor_mode(text: str) -> str:
     return text[start + 1 : end]
 
 
+def _parse(path: Path, text: str) -> int | str:
+    try:
+        return parse_advisor_mode(text) if path.name == "advisor_mode" else int(text)
+    except (KernelError, ValueError) as error:
+        expected = FILES[path.name].unit
+        raise SysfsError(
+            path, f"reads {text[:80]!r}, which is not its value ({expected})"
+        ) from error
+
+
 class KsmSysfs:
     """One node's ksmd files.
 
@@ -144,25 +131,20 @@ class KsmSysfs:
 
         Raises:
             Unsupported: the directory is not there (kernel built without CONFIG_KSM).
-            KernelError: a file holds something that is none of its values.
+            SysfsError: a file cannot be read, or holds something that is none of its values.
         """
         if not self.root.is_dir():
             raise Unsupported(f"{self.root} does not exist: this kernel has no KSM (CONFIG_KSM)")
         values: dict[str, int | str] = {}
         for field in fields(KsmValues):
+            path = self.root / field.name
             try:
-                text = (self.root / field.name).read_text(encoding="ascii").strip()
+                text = path.read_text(encoding="ascii", errors="replace").strip()
             except FileNotFoundError:
                 continue
-            if field.name == "advisor_mode":
-                values[field.name] = parse_advisor_mode(text)
-            else:
-                try:
-                    values[field.name] = int(text)
-                except ValueError as error:
-                    raise KernelError(
-                        f"{self.root / field.name} reads {text!r}: not a number"
-                    ) from error
+            except OSError as error:
+                raise SysfsError(path, f"cannot be read: {error.strerror}") from error
+            values[field.name] = _parse(path, text)
         return KsmValues(**values)  # type: ignore[arg-type]  # checked field by field above
 
     def write(self, name: str, value: int | str) -> None:
@@ -197,23 +179,28 @@ def check_value(path: Path, name: str, value: int | str) -> None:
         if value not in ADVISOR_MODES:
             raise SysfsInvalid(path, f"{value!r} is not one of {', '.join(ADVISOR_MODES)}")
         return
-    if name not in WRITABLE:
+    file = FILES.get(name)
+    if file is None or file.allowed is None:
         raise SysfsInvalid(path, "not a file that may be written")
-    low, high = WRITABLE[name]
+    low, high = file.allowed
     if isinstance(value, str | bool) or not low <= value <= high:
-        raise SysfsInvalid(path, f"{value!r} is not a whole number from {low} to {high}")
+        raise SysfsInvalid(
+            path, f"{value!r} is not a whole number from {low} to {high} ({file.unit})"
+        )
 
 
 def _translated(path: Path, value: int | str, error: OSError) -> KernelError:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return SysfsReadOnly(path, f"cannot be written ({error.strerror}): mount it read-write")
+    file = FILES[path.name]
+    when = file.refused or "in ksmd's present mode"
     if error.errno == errno.EBUSY:
-        return SysfsBusy(path, f"{value} is refused while pages are shared: release them first")
+        return SysfsBusy(path, f"the kernel refuses {value} {when}")
     if error.errno == errno.EINVAL:
-        return SysfsInvalid(path, f"the kernel refuses {value} in ksmd's present mode")
+        return SysfsInvalid(path, f"the kernel refuses {value} {when}")
     if error.errno == errno.ENOENT:
-        return Unsupported(f"{path} does not exist on this kernel")
-    return KernelError(f"{path}: writing {value} failed: {error.strerror}")
+        return Unsupported(f"{path} does not exist on this kernel: it came with Linux {file.since}")
+    return SysfsError(path, f"writing {value} failed: {error.strerror}")
 
 
 def find_writable_root(candidates: tuple[Path, ...] = (KSM_ROOT, HOST_KSM_ROOT)) -> Path:

@@ -39,6 +39,8 @@ def test_metrics() -> None:
     metrics = Metrics("1.2.3")
     metrics.ksmd_used(2_000_000_000)
     metrics.ksmd_used(3_000_000_000)
+    metrics.helper_died(1)
+    metrics.helper_died(3)
     metrics.count_skipped({"Pause": 2})
     metrics.count_skipped({"RealTime": 1})
     server = http.serve(0, metrics, lambda: 0.0)
@@ -50,6 +52,7 @@ def test_metrics() -> None:
     assert status == 200
     assert 'ksm_agent_build_info{version="1.2.3"} 1.0' in text
     assert "ksm_node_ksmd_cpu_seconds_total 3.0" in text
+    assert "ksm_agent_helper_deaths_total 3.0" in text
     assert 'ksm_node_skipped_processes{reason="RealTime"} 1.0' in text
     assert "Pause" not in text
     for name in ("ksm_node_saved_bytes", "ksm_node_profit_bytes", "ksm_agent_errors"):

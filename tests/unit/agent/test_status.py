@@ -99,6 +99,7 @@ def test_released_is_said_only_when_all_is_given_back() -> None:
         ({"troubles": Troubles(read_only="ro")}, (True, "SysfsReadOnly")),
         ({"troubles": Troubles(missing=("smart_scan",))}, (True, "Unsupported")),
         ({"obstacle": ("SysfsReadOnly", "ro")}, (True, "SysfsReadOnly")),
+        ({"helper_deaths": 3, "yielded": ["run"]}, (True, "HelperFailing")),
     ],
 )
 def test_degraded(change: dict[str, object], degraded: tuple[bool, str]) -> None:
@@ -125,6 +126,7 @@ def test_reasons_are_of_the_api() -> None:
         replace(FACTS, external=True, yielded=["run"], foreign_count=1),
         replace(FACTS, desired="Released", touched=False),
         replace(FACTS, left=[STUCK], troubles=Troubles(missing=("x",))),
+        replace(FACTS, helper_deaths=3),
     ]
     assert {one.reason for facts in cases for one in judge(facts)} <= known
 
@@ -144,6 +146,7 @@ def test_no_message_is_cut() -> None:
         replace(FACTS, former="f" * 36, foreign=mergers, foreign_count=10_000),
         replace(FACTS, left=[replace(STUCK, path="/kubepods/" + "p" * 300)] * 5000),
         replace(FACTS, troubles=Troubles(pending=("merge_across_nodes", "max_page_sharing"))),
+        replace(FACTS, helper_deaths=100_000),
         replace(FACTS, desired="Released"),
         replace(FACTS, desired="Paused", touched=False),
     ]

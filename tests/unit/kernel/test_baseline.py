@@ -118,6 +118,55 @@ def test_any_history_of_ours_is_undone(writes: list[tuple[str, int | str]]) -> N
     assert restore_plan(baseline, node.values).writes in {(), (("pages_to_scan", 100),)}
 
 
+HISTORY = st.lists(
+    st.sampled_from(sorted(VALUES)).flatmap(
+        lambda name: VALUES[name].map(lambda value: (name, value))
+    )
+)
+
+
+@given(HISTORY, HISTORY)
+def test_what_others_wrote_last_is_never_overwritten(
+    ours: list[tuple[str, int | str]], theirs: list[tuple[str, int | str]]
+) -> None:
+    """An administrator's value stays, unless it is the very value that we had written."""
+    node, baseline = Node(), Baseline()
+    for name, value in ours:
+        if name == "pages_to_scan" and node.values.advisor_mode != "none":
+            continue
+        baseline = baseline.record(name, node.values, value)
+        node.write(name, value)
+    touched = set()
+    for name, value in theirs:
+        if name == "pages_to_scan" and node.values.advisor_mode != "none":
+            continue
+        node.write(name, value)
+        touched.add(name)
+    now = node.values
+    plan = restore_plan(baseline, now)
+    # pages_to_scan comes back with an advisor that is ours to switch: the kernel rewrites it.
+    with_advisor = any(name == "advisor_mode" for name, _ in plan.writes)
+    for name, value in plan.writes:
+        written = baseline.files[name].written
+        effect = name == "pages_to_scan" and (with_advisor or now.pages_to_scan == 100)
+        assert name not in touched or now.get(name) == written or effect, (name, value)
+    for name in plan.externally_modified:
+        assert now.get(name) not in (baseline.files[name].before, baseline.files[name].written)
+
+
+def test_pages_to_scan_of_one_who_switched_our_advisor_off() -> None:
+    """Our advisor had changed the number, but it is theirs by now."""
+    node = Node()
+    baseline = Baseline().record("advisor_mode", node.values, "scan-time")
+    node.write("advisor_mode", "scan-time")
+    node.write("advisor_mode", "none")
+    assert restore_plan(baseline, node.values).writes == ()
+    node.write("pages_to_scan", 777)
+    plan = restore_plan(baseline, node.values)
+    assert plan.writes == ()
+    assert plan.externally_modified == ("pages_to_scan",)
+
+
 @pytest.mark.parametrize(
     "bad",
     [

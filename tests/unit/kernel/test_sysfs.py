@@ -1,7 +1,9 @@
 """ksmd's files: typed reading, and no value that could do harm gets through."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -10,12 +12,15 @@ from hypothesis import strategies as st
 from ksm_operator.kernel import (
     KernelError,
     KsmSysfs,
+    KsmValues,
+    SysfsError,
     SysfsInvalid,
     SysfsReadOnly,
     Unsupported,
     find_writable_root,
 )
-from ksm_operator.kernel.sysfs import WRITABLE, check_value, parse_advisor_mode
+from ksm_operator.kernel.sysfs import check_value, parse_advisor_mode
+from ksm_operator.kernel.sysfs_files import FILES, WRITABLE
 
 
 def tree(root: Path, **files: str) -> KsmSysfs:
@@ -38,10 +43,38 @@ def test_values_are_typed_and_missing_files_are_none(tmp_path: Path) -> None:
 
 
 def test_saved_bytes_count_zero_pages() -> None:
-    """Pages of zeroes that were merged are saved memory too."""
-    values = KsmSysfs(Path("/nonexistent"))
+    """Pages of zeroes that were merged are saved memory too; the page that is kept is not."""
+    values = KsmValues(pages_shared=5, pages_sharing=30, ksm_zero_pages=2)
+    assert values.saved_bytes(4096) == 32 * 4096
+    assert KsmValues().saved_bytes(4096) == 0
+
+
+def test_no_ksm_is_told_from_an_unreadable_file(tmp_path: Path) -> None:
+    """One means that the node cannot merge, the other that somebody should look."""
     with pytest.raises(Unsupported):
-        values.read()
+        KsmSysfs(tmp_path / "nonexistent").read()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(SysfsError, match="run: cannot be read"):
+        KsmSysfs(tmp_path).read()
+
+
+def test_every_file_is_in_the_table_and_in_the_values() -> None:
+    """What is read and what is known of it are the same files."""
+    assert {field.name for field in fields(KsmValues)} == set(FILES)
+    assert all(file.unit and file.since for file in FILES.values())
+
+
+@given(st.sampled_from(sorted(FILES)), st.text())
+def test_any_text_is_a_value_or_a_named_error(name: str, text: str) -> None:
+    """Nothing that a file holds makes reading fail in another way."""
+    with TemporaryDirectory() as directory:
+        (Path(directory) / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+        try:
+            value = KsmSysfs(Path(directory)).read().get(name)
+        except SysfsError as error:
+            assert name in str(error)  # noqa: PT017 - either answer is right
+        else:
+            assert isinstance(value, str if name == "advisor_mode" else int)
 
 
 def test_unmerging_everybody_is_never_written(tmp_path: Path) -> None:
