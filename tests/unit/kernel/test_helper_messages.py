@@ -17,6 +17,7 @@ from ksm_operator.kernel import (
     Unsupported,
     Visit,
 )
+from ksm_operator.kernel.attached import ThreadUnsuitable
 from ksm_operator.kernel.helper_messages import (
     LineReader,
     decode_answer,
@@ -26,7 +27,6 @@ from ksm_operator.kernel.helper_messages import (
     encode_greeting,
     encode_requests,
 )
-from ksm_operator.kernel.remote import ThreadUnsuitable
 
 WORDS = st.text(max_size=20)
 NUMBERS = st.integers(-(2**63), 2**64 - 1)
