@@ -91,7 +91,9 @@ def test_a_child_of_a_process_that_ended_after_the_call_is_ours(
     container = enrolment.state.containers[path]
     assert container.enrolled == {find_process(child)}
     assert not container.own
-    assert enrolment.release_container(path, 0, lambda: False)
+    for _ in enrolment.release([path], 0):
+        pass
+    assert path not in enrolment.state.containers
     assert not kernel.merge_any(child)
 
 
@@ -107,7 +109,9 @@ def test_what_asked_for_merging_before_us_is_its_own(
     enrolment.attend(path, "pod")
 
     assert enrolment.state.containers[path].own == {own.process}
-    assert enrolment.release_container(path, 0, lambda: False)
+    for _ in enrolment.release([path], 0):
+        pass
+    assert path not in enrolment.state.containers
     assert kernel.merge_any(own.pid)
 
 

@@ -38,6 +38,10 @@ module                 what it answers
 :mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`
 :mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
+:mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays;
+                       `share_of(survey, processes, inodes) -> Share`: with the phantom charge
+:mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
+:mod:`.release_all`    `release_all(members, tracer, rooms, told)`: sharers before payers
 :mod:`.probe`          `probe() -> KernelFeatures`
 :mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
 =====================  =============================================================================
@@ -75,6 +79,15 @@ from ksm_operator.kernel.headroom import (
 )
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.mergeable import Mergeable, is_mergeable, mergeable_processes
+from ksm_operator.kernel.payers import (
+    Estimate,
+    Share,
+    Survey,
+    cgroup_inodes,
+    cgroup_names,
+    share_of,
+    survey_payers,
+)
 from ksm_operator.kernel.probe import KernelFeatures, probe
 from ksm_operator.kernel.procfs import (
     KsmStat,
@@ -92,6 +105,7 @@ from ksm_operator.kernel.procfs import (
     read_status,
 )
 from ksm_operator.kernel.release import ReleaseProgress, release
+from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
 from ksm_operator.kernel.sysfs import KsmSysfs, KsmValues, find_writable_root
@@ -115,6 +129,7 @@ __all__ = [
     "Deleted",
     "Enrolled",
     "Entered",
+    "Estimate",
     "Hierarchy",
     "KernelError",
     "KernelFeatures",
@@ -135,7 +150,9 @@ __all__ = [
     "RestorePlan",
     "Rooms",
     "SavedValue",
+    "Share",
     "SkipReason",
+    "Survey",
     "Syscall",
     "SysfsBusy",
     "SysfsError",
@@ -146,6 +163,8 @@ __all__ = [
     "Visit",
     "Vma",
     "boot_id",
+    "cgroup_inodes",
+    "cgroup_names",
     "enrol",
     "find_ksmd",
     "find_memory_hierarchy",
@@ -169,7 +188,10 @@ __all__ = [
     "read_status",
     "read_vmas",
     "release",
+    "release_all",
     "restore_plan",
+    "share_of",
+    "survey_payers",
     "tightest",
     "walk",
     "why_not",

@@ -36,9 +36,10 @@ from ksm_operator.kernel.procfs import (
     read_ksm_stat,
 )
 from ksm_operator.kernel.smaps import read_vmas
+from ksm_operator.kernel.steps import run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ksm_operator.kernel.cgroupfs import Hierarchy
@@ -225,6 +226,13 @@ def survey_payers(
         KernelError: not permitted: CAP_SYS_ADMIN, and root's view of /proc, are needed.
         Unsupported: the kernel does not tell (CONFIG_PROC_PAGE_MONITOR, CONFIG_MEMCG).
     """
+    return run(survey_steps(processes, every=every, proc=proc))
+
+
+def survey_steps(
+    processes: Iterable[Process], *, every: int | None = None, proc: Path = PROC
+) -> Generator[None, None, Survey]:
+    """The same as `survey_payers`, in small steps: its caller may do other things in between."""
     began = time.monotonic()
     ranges: dict[Process, list[Vma]] = {}
     gone = set()
@@ -235,6 +243,7 @@ def survey_payers(
             merged += pages
         except ProcessGone:
             gone.add(process)
+        yield
     if every is None:
         every = sampling_step(merged)
     with ExitStack() as files:
@@ -247,6 +256,7 @@ def survey_payers(
                 scanned += read
             except ProcessGone:
                 gone.add(process)
+            yield
         distinct = _distinct(found.values())
         payers = read_words(_open_node_file("kpagecgroup", files, proc), distinct)
         counts = read_words(_open_node_file("kpagecount", files, proc), distinct)
@@ -254,6 +264,52 @@ def survey_payers(
     looked_at = sum(len(frames) for frames in found.values())
     cost = Cost(scanned, looked_at, time.monotonic() - began)
     return Survey(tuple(shared), every, page_size(), frozenset(gone), cost)
+
+
+class ChunkPayers:
+    """Who pays for the merged pages in a range of one process, asked range by range."""
+
+    def __init__(self, process: Process, inodes: Collection[int], *, proc: Path = PROC) -> None:
+        """Open what it reads.
+
+        Args:
+            process: whose ranges.
+            inodes: cgroups of which it is asked whether one of them pays.
+            proc: where procfs is mounted.
+
+        Raises:
+            ProcessGone: it exited.
+            KernelError, Unsupported: see `survey_payers`.
+        """
+        self._inodes = inodes
+        self._files = ExitStack()
+        try:
+            self._pagemap = _open_pagemap(process, self._files, proc)
+            self._flags = _open_node_file("kpageflags", self._files, proc)
+            self._cgroups = _open_node_file("kpagecgroup", self._files, proc)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+
+    def is_unpaid(self, start: int, length: int) -> bool:
+        """Whether others pay for at least half of the merged pages in this range of addresses."""
+        size = page_size()
+        unpaid = merged = 0
+        for address in range(start, start + length, BLOCK_PAGES * size):
+            pages = min(BLOCK_PAGES, (start + length - address) // size)
+            data = os.pread(self._pagemap, pages * 8, address // size * 8)
+            frames = sorted(anonymous_frames(array("Q", data)))
+            words = zip(
+                read_words(self._flags, frames), read_words(self._cgroups, frames), strict=True
+            )
+            payers = [payer for flags, payer in words if flags & KPF_KSM]
+            merged += len(payers)
+            unpaid += sum(payer not in self._inodes for payer in payers)
+        return unpaid > 0 and 2 * unpaid >= merged
 
 
 def sampling_step(merged_pages: int) -> int:

@@ -112,7 +112,9 @@ def plan_release(
     members: Iterable[Member],
     pages: Iterable[Pages],
     rooms: Mapping[str, int | None],
+    *,
     page_size: int,
+    margin_bytes: int,
 ) -> ReleasePlan:
     """Order the releases of these processes.
 
@@ -123,28 +125,34 @@ def plan_release(
             limit.
         page_size: a copy is charged before the page it replaces is given up, so one page more
             than what a step ends with has to fit.
+        margin_bytes: most room that a step leaves untouched; one that adds less leaves as much.
     """
-    planner = _Planner({member.process: member for member in members}, list(pages), rooms)
+    planner = _Planner(
+        {member.process: member for member in members}, list(pages), rooms, page_size, margin_bytes
+    )
     steps: list[Step] = []
     pending = set(planner.parts())
     while pending:
         taken: set[tuple[Process, Part]] = set()
+        may_regret = True
         for process, part in sorted(pending, key=planner.rank):
             # What would cost less later waits, unless nothing else can be done.
-            if taken and planner.regret(process, part):
+            regret = planner.regret(process, part)
+            if regret and not may_regret:
                 continue
             first = (process, Part.UNPAID)
             if part is Part.REST and first in pending and first not in taken:
                 continue
-            if planner.lack(process, part, page_size) is None:
+            if planner.lack(process, part) is None:
                 steps.append(Step(process, part, planner.take(process, part)))
                 taken.add((process, part))
+                may_regret &= regret > 0
         if not taken:
             break
         pending -= taken
     left: dict[Process, LeftOver] = {}
     for process, part in sorted(pending):
-        lack = planner.lack(process, part, page_size)
+        lack = planner.lack(process, part)
         if lack is not None:
             left.setdefault(process, LeftOver(process, *lack))
     return ReleasePlan(tuple(steps), tuple(left.values()))
@@ -158,18 +166,29 @@ class _Planner:
         members: dict[Process, Member],
         pages: Sequence[Pages],
         rooms: Mapping[str, int | None],
+        page_size: int,
+        margin_bytes: int,
     ) -> None:
         self.members = members
         self._rooms = {name: room for name, room in rooms.items() if room is not None}
         self._pages = pages
-        # How many mappers of each kind of pages are still to be released, and where they live.
-        self._mappers = [dict(each.mappers) for each in pages]
+        self._page_size = page_size
+        self._margin_bytes = margin_bytes
+        # Of each kind of pages, how many of its mappers are still to be released, and how many of
+        # those live where others pay.
+        self._mappers = [len(each.mappers) for each in pages]
+        self._guests = [0] * len(pages)
         self._of: dict[tuple[Process, Part], list[int]] = {}
+        self._charged = {
+            (process, Part.REST): member.unshared_bytes for process, member in members.items()
+        }
+        paths = {process: frozenset(member.path) for process, member in members.items()}
         for index, each in enumerate(pages):
-            for process, _ in each.mappers:
-                member = members[process]
-                paid = bool(each.payer) and each.payer[0] in member.path
-                self._of.setdefault((process, Part(paid)), []).append(index)
+            for process, times in each.mappers:
+                key = (process, Part(each.payer[0] in paths[process]))
+                self._of.setdefault(key, []).append(index)
+                self._charged[key] = self._charged.get(key, 0) + times * each.size
+                self._guests[index] += key[1] is Part.UNPAID
 
     def parts(self) -> Iterator[tuple[Process, Part]]:
         for process in self.members:
@@ -179,47 +198,29 @@ class _Planner:
 
     def rank(self, step: tuple[Process, Part]) -> tuple[int, int, int, Process]:
         process, part = step
-        return self.regret(process, part), part, self._charged(process, part), process
+        return self.regret(process, part), part, self._charged[step], process
 
     def regret(self, process: Process, part: Part) -> int:
         """Bytes that the step would save if it waited for others."""
         if part is Part.UNPAID:
             return 0
-        return sum(
-            self._pages[index].size
-            for index in self._of.get((process, part), ())
-            if self._waits_for_others(process, index)
-        )
-
-    def _waits_for_others(self, process: Process, index: int) -> bool:
-        payer = self._pages[index].payer[0]
-        return any(
-            payer not in self.members[other].path
-            for other in self._mappers[index]
-            if other != process
-        )
-
-    def _charged(self, process: Process, part: Part) -> int:
-        new = sum(
-            self._mappers[index][process] * self._pages[index].size
-            for index in self._of.get((process, part), ())
-        )
-        return new + (self.members[process].unshared_bytes if part is Part.REST else 0)
+        mine = self._of.get((process, part), ())
+        return sum(self._pages[index].size for index in mine if self._guests[index])
 
     def _deltas(self, process: Process, part: Part) -> dict[str, int]:
         """How much each level's usage changes by the step."""
-        charged = self._charged(process, part)
+        charged = self._charged[process, part]
         deltas = dict.fromkeys(self.members[process].path, charged)
         for index in self._of.get((process, part), ()):
             pages = self._pages[index]
-            if len(self._mappers[index]) == 1 and not pages.is_shared_elsewhere:
+            if self._mappers[index] == 1 and not pages.is_shared_elsewhere:
                 for name in pages.payer:
                     deltas[name] = deltas.get(name, 0) - pages.size
         return deltas
 
-    def lack(self, process: Process, part: Part, page_size: int) -> tuple[str, int] | None:
+    def lack(self, process: Process, part: Part) -> tuple[str, int] | None:
         """The level that lacks most for a step, and how much; None if it fits."""
-        charged = self._charged(process, part)
+        charged = self._charged[process, part]
         if charged == 0:
             return None
         worst: tuple[str, int] | None = None
@@ -228,7 +229,9 @@ class _Planner:
             room = self._rooms.get(name)
             if room is None:
                 continue
-            missing = min(charged, deltas[name] + page_size) - room
+            added = max(0, deltas[name])
+            most = min(charged, added + self._page_size)
+            missing = most + min(added, self._margin_bytes) - room
             if missing > 0 and (worst is None or missing > worst[1]):
                 worst = (name, missing)
         return worst
@@ -240,5 +243,6 @@ class _Planner:
             if name in self._rooms:
                 self._rooms[name] -= delta
         for index in self._of.get((process, part), ()):
-            del self._mappers[index][process]
+            self._mappers[index] -= 1
+            self._guests[index] -= part is Part.UNPAID
         return max(0, deltas[self.members[process].path[0]])
