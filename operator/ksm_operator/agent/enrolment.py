@@ -75,6 +75,8 @@ class Left:
         remaining_bytes: what it still has merged.
         reason: why.
         since: monotonic time of the first try.
+        level: the cgroup that lacks room, or `node`; None if that is not why.
+        lacking_bytes: how much more room it would take.
     """
 
     process: Process
@@ -82,6 +84,8 @@ class Left:
     remaining_bytes: int
     reason: str
     since: float
+    level: str | None = None
+    lacking_bytes: int = 0
 
     def blocks(self, now: float) -> bool:
         """Tell whether somebody should hear of it: not of a thread that was busy for a moment."""
@@ -302,7 +306,7 @@ class Enrolment:
             return True
         if isinstance(progress, KernelError):
             self._metrics.errors.labels("release").inc()
-            self._put_off(process, container, 0, FAILED)
+            self._put_off(process, container, ReleaseProgress(False, 0, FAILED))
             log.warning("process not released", extra={"pid": process.pid, "error": str(progress)})
             return False
         if progress.done:
@@ -313,20 +317,19 @@ class Enrolment:
                 extra={"pid": process.pid, "bytes": progress.freed_bytes},
             )
             return True
-        reason = progress.reason or "Unknown"
         if process not in self.left:
             log.info(
                 "process not released yet",
                 extra={
                     "pid": process.pid,
                     "cgroup": container.path,
-                    "reason": reason,
+                    "reason": progress.reason,
                     "remainingBytes": progress.remaining_bytes,
                     "lacking": progress.level or "",
                     "lackingBytes": progress.lacking_bytes,
                 },
             )
-        self._put_off(process, container, progress.remaining_bytes, reason)
+        self._put_off(process, container, progress)
         return False
 
     def _release_now(self, process: Process, container: Container) -> bool:
@@ -338,12 +341,17 @@ class Enrolment:
             outcome = error
         return self._settle(process, container, outcome)
 
-    def _put_off(
-        self, process: Process, container: Container, remaining_bytes: int, reason: str
-    ) -> None:
+    def _put_off(self, process: Process, container: Container, progress: ReleaseProgress) -> None:
         before = self.left.get(process)
-        since = before.since if before is not None else time.monotonic()
-        self.left[process] = Left(process, container.path, remaining_bytes, reason, since)
+        self.left[process] = Left(
+            process,
+            container.path,
+            progress.remaining_bytes,
+            progress.reason or "Unknown",
+            before.since if before is not None else time.monotonic(),
+            progress.level,
+            progress.lacking_bytes,
+        )
 
     def _forget_dead(self, container: Container, here: set[Process]) -> None:
         container.enrolled = {one for one in container.enrolled if one in here or is_alive(one)}
