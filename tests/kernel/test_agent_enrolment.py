@@ -91,7 +91,9 @@ def test_a_child_of_a_process_that_ended_after_the_call_is_ours(
     container = enrolment.state.containers[path]
     assert container.enrolled == {find_process(child)}
     assert not container.own
-    assert enrolment.release_container(path, 0, lambda: False)
+    for _ in enrolment.release([path], 0):
+        pass
+    assert path not in enrolment.state.containers
     assert not kernel.merge_any(child)
 
 
@@ -107,7 +109,9 @@ def test_what_asked_for_merging_before_us_is_its_own(
     enrolment.attend(path, "pod")
 
     assert enrolment.state.containers[path].own == {own.process}
-    assert enrolment.release_container(path, 0, lambda: False)
+    for _ in enrolment.release([path], 0):
+        pass
+    assert path not in enrolment.state.containers
     assert kernel.merge_any(own.pid)
 
 
@@ -130,3 +134,29 @@ sys.stdin.readline()
 
     assert not enrolment.state.containers
     assert set(enrolment.seen[path].skipped.values()) == {"LockedMemory"}
+
+
+def test_a_release_that_is_put_off_half_way_goes_on(
+    start: Start, tracer: Tracer, cgroup: Cgroup, make_enrolment: MakeEnrolment
+) -> None:
+    """The loop does other things in between, and a policy may want its containers back."""
+    targets = [start(code=WAIT) for _ in range(3)]
+    for target in targets:
+        cgroup.add(target.pid)
+    enrolment, path = make_enrolment(tracer, cgroup)
+    enrolment.attend(path, "pod")
+    assert all(kernel.merge_any(target.pid) for target in targets)
+
+    steps = enrolment.release([path], 0)
+    while all(kernel.merge_any(target.pid) for target in targets):
+        next(steps)
+    next(steps)
+    steps.close()
+
+    still = {target.process for target in targets if kernel.merge_any(target.pid)}
+    assert still
+    assert enrolment.state.containers[path].enrolled >= still
+    for _ in enrolment.release([path], 0):
+        pass
+    assert not enrolment.state.containers
+    assert not any(kernel.merge_any(target.pid) for target in targets)

@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kernel.conftest import Start
-from ksm_operator.kernel import AgentLock
+import pytest
+
+from kernel.conftest import Cgroup, Start
+from kernel.sharers import sharers
+from kernel.test_release import merge
+from ksm_operator.kernel import AgentLock, Hierarchy, Tracer
 from support import kernel
 
 COMMAND = (sys.executable, "-m", "ksm_operator.node")
@@ -78,3 +82,70 @@ def test_not_root(ksm: None, tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "root is needed" in done.stderr
+
+
+def test_a_whole_container(
+    start: Start, cgroup: Cgroup, hierarchy: Hierarchy, tmp_path: Path
+) -> None:
+    """All of its processes, those below and those forked meanwhile, by either form of its name."""
+    lock = tmp_path / "lock"
+    below = cgroup.child("below")
+    targets = [start("sh", "-c", "echo ready; read line") for _ in range(2)]
+    for target, home in zip(targets, (cgroup, below), strict=True):
+        home.add(target.pid)
+        target.wait_for_state("S")
+    done = ksm_node("enrol", "--cgroup", str(cgroup.directory), lock=lock)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert all(kernel.merge_any(target.pid) for target in targets)
+    name = hierarchy.name(cgroup.directory)
+    done = ksm_node("-o", "json", "release", "--cgroup", name, lock=lock)
+    assert done.returncode == 0, done.stderr + done.stdout
+    said = json.loads(done.stdout)
+    assert {one["pid"] for one in said} == {target.pid for target in targets}
+    assert not any(kernel.merge_any(target.pid) for target in targets)
+
+
+def test_a_cgroup_that_is_not_there(ksm: None, tmp_path: Path) -> None:
+    """Refused before anything is touched."""
+    done = ksm_node("enrol", "--cgroup", "/none/such", lock=tmp_path / "lock")
+    assert done.returncode == 2
+    assert "no cgroup /none/such" in done.stderr
+
+
+@pytest.mark.usefixtures("ksmd")
+def test_explain_before_and_after(
+    start: Start, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, tmp_path: Path
+) -> None:
+    """Whether it would be enrolled, then who pays for what it shares and which limit is near."""
+    sharer, homes = sharers(start), [cgroup.child("one"), cgroup.child("two")]
+    targets = [sharer(8, home) for home in homes]
+    for target in targets:
+        target.wait_for_state("S")
+    words = ("-o", "json", "explain", str(targets[0].pid))
+    before = json.loads(ksm_node(*words, lock=tmp_path / "lock").stdout)
+    enrolment = before["processes"][0]["enrolment"]
+    assert enrolment["wouldEnrol"]
+    assert (enrolment["method"], enrolment["thread"]) == ("Prctl", targets[0].pid)
+    merge(tracer, *targets, mebibytes=7)
+    cgroup.limit(40 << 20)
+    done = ksm_node(*words, lock=tmp_path / "lock")
+    after = json.loads(done.stdout)
+    process, home = after["processes"][0], after["cgroups"][0]
+    assert process["enrolment"]["reason"] == "AlreadyMergeable"
+    assert process["mergedBytes"] >= 7 << 20
+    assert process["paidBytes"]["bytes"] + process["unpaidBytes"]["bytes"] >= 7 << 20
+    assert home["cgroup"] == hierarchy.name(homes[0].directory)
+    assert home["tightest"] == hierarchy.name(cgroup.directory)
+    text = ksm_node("explain", "--cgroup", str(cgroup.directory), lock=tmp_path / "lock").stdout
+    assert f"the tightest is cgroup {home['tightest']}" in text
+    assert all(str(target.pid) in text for target in targets)
+
+
+def test_explain_says_why_not(start: Start, tmp_path: Path) -> None:
+    """In words, not in the name of a constant alone."""
+    target = start(
+        code="import ctypes; ctypes.CDLL(None).mlockall(1); print('ready'); input()", ready=True
+    )
+    done = ksm_node("explain", str(target.pid), lock=tmp_path / "lock")
+    assert done.returncode == 0, done.stderr
+    assert "it locked memory" in done.stdout

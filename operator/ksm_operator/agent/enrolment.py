@@ -18,22 +18,22 @@ from ksm_operator.kernel import (
     Process,
     ProcessGone,
     Refused,
+    ReleaseProgress,
+    Rooms,
     SkipReason,
     enrol,
     find_process,
     is_alive,
-    memory_headroom,
-    node_headroom,
     read_ksm_stat,
-    read_meminfo,
     read_stat,
     read_status,
     release,
+    release_all,
 )
 from ksm_operator.kernel.exclusions import status_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
@@ -75,6 +75,8 @@ class Left:
         remaining_bytes: what it still has merged.
         reason: why.
         since: monotonic time of the first try.
+        level: the cgroup that lacks room, or `node`; None if that is not why.
+        lacking_bytes: how much more room it would take.
     """
 
     process: Process
@@ -82,6 +84,8 @@ class Left:
     remaining_bytes: int
     reason: str
     since: float
+    level: str | None = None
+    lacking_bytes: int = 0
 
     def blocks(self, now: float) -> bool:
         """Tell whether somebody should hear of it: not of a thread that was busy for a moment."""
@@ -236,47 +240,54 @@ class Enrolment:
             except KernelError:
                 continue
             # It was enrolled while it was still the runtime's init.
-            if reason is SkipReason.PAUSE and self._release(process, container, lambda: None):
+            if reason is SkipReason.PAUSE and self._release_now(process, container):
                 container.enrolled.discard(process)
                 seen.skipped[process] = seen.logged[process] = str(reason)
                 self._save()
 
-    def release_container(
-        self, path: str, reserve_percent: int, stopped: Callable[[], bool]
-    ) -> bool:
-        """Release what we enrolled in a container, as far as there is room.
+    def release(self, paths: Iterable[str], reserve_percent: int) -> Generator[float, None, None]:
+        """Release what we enrolled in containers, as far as there is room, sharers before payers.
+
+        It may be closed at any time: what was released by then is off the record, no more.
 
         Args:
-            path: its cgroup.
+            paths: cgroups of the containers.
             reserve_percent: share of MemTotal that must stay available.
-            stopped: asked before every step; True ends the release where it is.
 
-        Returns:
-            Whether nothing of ours is left in it.
+        Yields:
+            After each small step, the seconds to wait before the next.
         """
-        container = self.state.containers.get(path)
-        if container is None:
-            return True
-        self._inherit(path, container)
-        room = self._room(path, reserve_percent, stopped)
-        tried: set[Process] = set()
+        containers = self.state.containers
+        leaving = {path: containers[path] for path in paths if path in containers}
         released: set[Process] = set()
-        # A child that was forked before its parent's turn came is found by another look.
-        while (pending := sorted(container.enrolled - tried)) and not stopped():
-            for process in pending:
-                if stopped():
-                    break
-                tried.add(process)
-                if self._release(process, container, room):
+
+        def members() -> set[Process]:
+            # A child that was forked before its parent's turn came is found by another look.
+            self._inherit_all(leaving)
+            enrolled = (container.enrolled for container in leaving.values())
+            return set().union(*enrolled) - released
+
+        def told(process: Process, outcome: ReleaseProgress | KernelError) -> None:
+            for container in leaving.values():
+                if process in container.enrolled and self._settle(process, container, outcome):
                     released.add(process)
+
+        rooms = Rooms(self._host.hierarchy, reserve_percent / 100)
+        try:
+            yield from release_all(members, self._host.tracer, rooms, told)
+        finally:
+            # Whose child is whose can only be told while the parents are on record.
+            self._inherit_all(leaving)
+            for path, container in leaving.items():
+                container.enrolled -= released
+                if not container.enrolled and containers.pop(path, None) is not None:
+                    extra = {"podUID": container.pod_uid, "cgroup": path}
+                    log.info("container released", extra=extra)
+            self._save()
+
+    def _inherit_all(self, leaving: Mapping[str, Container]) -> None:
+        for path, container in leaving.items():
             self._inherit(path, container)
-        container.enrolled -= released
-        done = not container.enrolled
-        if done:
-            del self.state.containers[path]
-            log.info("container released", extra={"podUID": container.pod_uid, "cgroup": path})
-        self._save()
-        return done
 
     def _inherit(self, path: str, container: Container) -> None:
         """Put children of enrolled processes on record that nobody has looked at yet."""
@@ -286,34 +297,17 @@ class Enrolment:
             if _merges(process) and is_ours(process, container, _parent):
                 container.enrolled.add(process)
 
-    def _room(
-        self, path: str, reserve_percent: int, stopped: Callable[[], bool]
-    ) -> Callable[[], int | None]:
-        hierarchy = self._host.hierarchy
-        directory = hierarchy.path(path)
-
-        def room() -> int | None:
-            if stopped():
-                return -1
-            memory = read_meminfo()
-            node = node_headroom(memory, memory.get("MemTotal", 0) * reserve_percent // 100)
-            cgroup = memory_headroom(hierarchy, directory)
-            return node if cgroup is None else min(node, cgroup)
-
-        return room
-
-    def _release(
-        self, process: Process, container: Container, room: Callable[[], int | None]
+    def _settle(
+        self, process: Process, container: Container, progress: ReleaseProgress | KernelError
     ) -> bool:
-        try:
-            progress = release(process, self._host.tracer, room)
-        except ProcessGone:
+        """Keep the record of how far a release came; True if the process holds nothing of ours."""
+        if isinstance(progress, ProcessGone):
             self.left.pop(process, None)
             return True
-        except KernelError as error:
+        if isinstance(progress, KernelError):
             self._metrics.errors.labels("release").inc()
-            self._put_off(process, container, 0, FAILED)
-            log.warning("process not released", extra={"pid": process.pid, "error": str(error)})
+            self._put_off(process, container, ReleaseProgress(False, 0, FAILED))
+            log.warning("process not released", extra={"pid": process.pid, "error": str(progress)})
             return False
         if progress.done:
             self.left.pop(process, None)
@@ -323,26 +317,41 @@ class Enrolment:
                 extra={"pid": process.pid, "bytes": progress.freed_bytes},
             )
             return True
-        reason = progress.reason or "Unknown"
         if process not in self.left:
             log.info(
                 "process not released yet",
                 extra={
                     "pid": process.pid,
                     "cgroup": container.path,
-                    "reason": reason,
+                    "reason": progress.reason,
                     "remainingBytes": progress.remaining_bytes,
+                    "lacking": progress.level or "",
+                    "lackingBytes": progress.lacking_bytes,
                 },
             )
-        self._put_off(process, container, progress.remaining_bytes, reason)
+        self._put_off(process, container, progress)
         return False
 
-    def _put_off(
-        self, process: Process, container: Container, remaining_bytes: int, reason: str
-    ) -> None:
+    def _release_now(self, process: Process, container: Container) -> bool:
+        """Without asking for room: for one that holds next to nothing."""
+        try:
+            outcome: ReleaseProgress | KernelError
+            outcome = release(process, self._host.tracer, lambda: None)
+        except KernelError as error:
+            outcome = error
+        return self._settle(process, container, outcome)
+
+    def _put_off(self, process: Process, container: Container, progress: ReleaseProgress) -> None:
         before = self.left.get(process)
-        since = before.since if before is not None else time.monotonic()
-        self.left[process] = Left(process, container.path, remaining_bytes, reason, since)
+        self.left[process] = Left(
+            process,
+            container.path,
+            progress.remaining_bytes,
+            progress.reason or "Unknown",
+            before.since if before is not None else time.monotonic(),
+            progress.level,
+            progress.lacking_bytes,
+        )
 
     def _forget_dead(self, container: Container, here: set[Process]) -> None:
         container.enrolled = {one for one in container.enrolled if one in here or is_alive(one)}

@@ -18,7 +18,7 @@ from ksm_operator.agent.wire import NodePolicy
 from ksm_operator.kernel import SysfsError, read_meminfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
@@ -80,7 +80,8 @@ class Obedience:
         self._attempts: dict[str, tuple[int, float]] = {}
         self._glances: set[str] = set()
         self._unsettled: set[str] = set()
-        self._tried: set[str] = set()
+        self._leaving: frozenset[str] = frozenset()
+        self._releasing: Generator[float, None, None] | None = None
         self._next_release = 0.0
         self._cleanup: tuple[int, float] | None = None
         self._scanning: tuning.Scanning | None = None
@@ -198,7 +199,7 @@ class Obedience:
         self._attempts = {path: (max(index, 1), now) for path, (index, _) in self._attempts.items()}
 
     def release(self, leaving: Iterable[str], reserve_percent: int) -> bool:
-        """Release containers as far as there is room.
+        """Release containers as far as there is room, for as long as a tick may take.
 
         Args:
             leaving: cgroup paths of containers that must be released.
@@ -209,24 +210,35 @@ class Obedience:
         """
         pending = [path for path in leaving if path in self.state.containers]
         if not pending:
-            self._tried.clear()
+            self._end_release()
             return True
-        now = time.monotonic()
-        if now < self._next_release:
+        if any(path in self.state.containers and path not in pending for path in self._leaving):
+            self._end_release()  # some container is wanted again
+        if time.monotonic() < self._next_release:
             return False
-        ends = now + SLICE_SECONDS
-        for path in pending:
-            if path in self._tried:
-                continue
-            if time.monotonic() > ends or self._stopped():
+        if self._releasing is None:
+            self._leaving = frozenset(pending)
+            self._releasing = self.enrolment.release(pending, reserve_percent)
+        ends = time.monotonic() + SLICE_SECONDS
+        for wait in self._releasing:
+            if self._stopped():
+                self._end_release()
                 return False
-            self._tried.add(path)
-            self.enrolment.release_container(path, reserve_percent, self._stopped)
-        self._tried.clear()
+            now = time.monotonic()
+            self._next_release = now + wait
+            if wait or now > ends:
+                return False
+        self._end_release()
         remaining = [path for path in pending if path in self.state.containers]
         if remaining:
             self._next_release = time.monotonic() + RELEASE_PAUSE
         return not remaining
+
+    def _end_release(self) -> None:
+        if self._releasing is not None:
+            self._releasing.close()
+        self._releasing = None
+        self._leaving = frozenset()
 
     def give_back(self, reserve_percent: int, foreign: Callable[[], bool]) -> bool:
         """Release everything, clean up, restore ksmd's values.

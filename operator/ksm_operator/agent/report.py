@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ksm_operator.agent.placement import place
 from ksm_operator.agent.status import Judgement
+from ksm_operator.kernel.headroom import NODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,8 +133,16 @@ def describe_left(left: Sequence[Left]) -> str:
     who = "1 process keeps" if len(left) == 1 else f"{len(left)} processes keep"
     return (
         f"{who} {remaining / MIB:.0f} MiB merged ({reasons}), first pid {first.process.pid} in "
-        f"container {_container(first.path)}: {advice}it is tried again."
+        f"container {_container(first.path)}{_lack(first)}: {advice}it is tried again."
     )
+
+
+def _lack(left: Left) -> str:
+    if left.level is None or not left.lacking_bytes:
+        return ""
+    # The end of a path tells a person which cgroup it is.
+    who = {left.path: "which", NODE: "the node"}.get(left.level, f"cgroup {left.level[-16:]}")
+    return f", {who} lacks {left.lacking_bytes / MIB:.0f} MiB"
 
 
 def _container(path: str) -> str:

@@ -40,6 +40,10 @@ module                 what it answers
 :mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`
 :mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
+:mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays;
+                       `share_of(survey, processes, inodes) -> Share`: with the phantom charge
+:mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
+:mod:`.release_all`    `release_all(members, tracer, rooms, told)`: sharers before payers
 :mod:`.probe`          `probe() -> KernelFeatures`
 :mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
 =====================  =============================================================================
@@ -78,6 +82,15 @@ from ksm_operator.kernel.headroom import (
 from ksm_operator.kernel.helper import Helper
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.mergeable import Mergeable, is_mergeable, mergeable_processes
+from ksm_operator.kernel.payers import (
+    Estimate,
+    Share,
+    Survey,
+    cgroup_inodes,
+    cgroup_names,
+    share_of,
+    survey_payers,
+)
 from ksm_operator.kernel.probe import KernelFeatures, probe
 from ksm_operator.kernel.procfs import (
     KsmStat,
@@ -95,6 +108,7 @@ from ksm_operator.kernel.procfs import (
     read_status,
 )
 from ksm_operator.kernel.release import ReleaseProgress, release
+from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
 from ksm_operator.kernel.sysfs import KsmSysfs, KsmValues, find_writable_root
@@ -118,6 +132,7 @@ __all__ = [
     "Deleted",
     "Enrolled",
     "Entered",
+    "Estimate",
     "Helper",
     "Hierarchy",
     "KernelError",
@@ -139,7 +154,9 @@ __all__ = [
     "RestorePlan",
     "Rooms",
     "SavedValue",
+    "Share",
     "SkipReason",
+    "Survey",
     "Syscall",
     "SysfsBusy",
     "SysfsError",
@@ -150,6 +167,8 @@ __all__ = [
     "Visit",
     "Vma",
     "boot_id",
+    "cgroup_inodes",
+    "cgroup_names",
     "enrol",
     "find_ksmd",
     "find_memory_hierarchy",
@@ -173,7 +192,10 @@ __all__ = [
     "read_status",
     "read_vmas",
     "release",
+    "release_all",
     "restore_plan",
+    "share_of",
+    "survey_payers",
     "tightest",
     "walk",
     "why_not",

@@ -12,6 +12,7 @@ that switches the whole process off, once they fit; `chunked=False` leaves all r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from ksm_operator.kernel.errors import Postponed
 from ksm_operator.kernel.procfs import PROC, Process, page_size, read_ksm_stat
 from ksm_operator.kernel.remote import Syscall
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
+from ksm_operator.kernel.steps import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from ksm_operator.kernel.tracer import RemoteCalls
@@ -61,12 +63,16 @@ class ReleaseProgress:
         reason: why it is not done, PascalCase: `NoHeadroom`, or that of a `Postponed`; None when
             done.
         freed_bytes: merged memory given back by this call.
+        level: the cgroup that lacks room, or the node; None if that is not known or not the reason.
+        lacking_bytes: how much more room it would take; 0 if that is not known.
     """
 
     done: bool
     remaining_bytes: int
     reason: str | None
     freed_bytes: int = 0
+    level: str | None = None
+    lacking_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +151,16 @@ class _Release:
         process: Process,
         tracer: RemoteCalls,
         headroom: Callable[[], int | None],
-        chunk_bytes: int,
+        *,
         proc: Path,
+        chunk_bytes: int = CHUNK_BYTES,
+        wanted: Callable[[Chunk], bool] = lambda _: True,
     ) -> None:
         self.process = process
         self.tracer = tracer
         self.headroom = headroom
         self.chunk_bytes = chunk_bytes
+        self.wanted = wanted
         self.proc = proc
 
     def remaining(self) -> int:
@@ -163,7 +172,7 @@ class _Release:
     def fits(self, need: int) -> bool:
         return within(need, self.headroom())
 
-    def give_back(self) -> bool:
+    def give_back(self) -> Generator[None, None, bool]:
         """All ranges, step by step; False when the next step does not fit."""
         stat = read_ksm_stat(self.process, proc=self.proc)
         zero_bytes = (stat.zero_pages or 0) * page_size()
@@ -173,8 +182,11 @@ class _Release:
             pending = chunks(vma, self.chunk_bytes, zero_bytes)[::-1]
             while pending:
                 chunk = pending.pop()
+                if not self.wanted(chunk):
+                    continue
                 if self.fits(chunk.worst_bytes):
                     self.unmerge(chunk)
+                    yield
                     continue
                 halves = halved(chunk)
                 if halves is None:
@@ -185,11 +197,14 @@ class _Release:
     def unmerge(self, chunk: Chunk) -> None:
         call = Syscall("madvise", (chunk.start, chunk.length, MADV_UNMERGEABLE))
         answer = self.tracer.call(self.process, [call]).results[0]
-        # The range was unmapped or replaced meanwhile: the next look at smaps shows what there is.
+        # EAGAIN is what madvise makes of an ENOMEM from within (mm/madvise.c). Its own ENOMEM, as
+        # EINVAL, says that the range was unmapped or replaced: another look at smaps shows by what.
+        no_memory = answer == -errno.EAGAIN
+        no_memory |= answer == -errno.ENOMEM and not self.fits(chunk.worst_bytes)
+        if no_memory:
+            raise Postponed(self.process.pid, "NoHeadroom", "the kernel found no memory")
         if answer not in (-errno.ENOMEM, -errno.EINVAL):
             check_answer(self.process, f"madvise({chunk.start:#x}, MADV_UNMERGEABLE)", answer)
-        if answer == -errno.ENOMEM and not self.fits(chunk.worst_bytes):
-            raise Postponed(self.process.pid, "NoHeadroom", "the kernel found no memory")
 
     def switch_off(self) -> bool:
         """The prctl; False when what is still merged does not fit."""
@@ -228,10 +243,27 @@ def release(
         ProcessGone: it exited, and holds nothing any more.
         RemoteCallFailed: the kernel refused a call for another reason than memory.
     """
-    act = _Release(process, tracer, headroom, chunk_bytes, proc)
+    return run(
+        release_steps(
+            process, tracer, headroom, chunk_bytes=chunk_bytes, chunked=chunked, proc=proc
+        )
+    )
+
+
+def release_steps(
+    process: Process,
+    tracer: RemoteCalls,
+    headroom: Callable[[], int | None],
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    chunked: bool = True,
+    proc: Path = PROC,
+) -> Generator[None, None, ReleaseProgress]:
+    """The same as `release`, step by step: its caller may do other things in between, or end it."""
+    act = _Release(process, tracer, headroom, chunk_bytes=chunk_bytes, proc=proc)
     before = act.remaining()
     try:
-        reason = _run(act, chunked=chunked)
+        reason = yield from _run(act, chunked=chunked)
     except Postponed as error:
         reason = error.reason
     remaining = act.remaining()
@@ -239,15 +271,44 @@ def release(
     return ReleaseProgress(reason is None, remaining, reason, freed)
 
 
-def _run(act: _Release, *, chunked: bool) -> str | None:
+def give_back_steps(
+    process: Process,
+    tracer: RemoteCalls,
+    headroom: Callable[[], int | None],
+    wanted: Callable[[Chunk], bool],
+    *,
+    proc: Path = PROC,
+) -> Generator[None, None, None]:
+    """Give a process its own pages back in the ranges that are wanted, step by step.
+
+    Those stay unmergeable; merging stays on for all others, and for memory that is mapped later.
+    Ends early where there is no room or the process cannot make calls now.
+
+    Args:
+        process: who.
+        tracer: makes the process run the calls.
+        headroom: see `release`.
+        wanted: asked of each range before it is given back.
+        proc: the proc file system.
+
+    Raises:
+        ProcessGone, RemoteCallFailed: see `release`.
+    """
+    act = _Release(process, tracer, headroom, wanted=wanted, proc=proc)
+    with contextlib.suppress(Postponed):
+        yield from act.give_back()
+
+
+def _run(act: _Release, *, chunked: bool) -> Generator[None, None, str | None]:
     """Returns why it is not done; None when it is."""
     for attempt in range(ROUNDS):
         if _is_off(act) and (attempt or act.flag() is False):
             return None
-        if chunked and not act.give_back():
+        if chunked and not (yield from act.give_back()):
             return "NoHeadroom"
         if not act.switch_off():
             return "NoHeadroom"
+        yield
     return None if _is_off(act) else "StillMergeable"
 
 

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel import AgentLock, KernelError
 from ksm_operator.kernel.lock import AGENT_LOCK
-from ksm_operator.node.change import enrol_all, release_all
+from ksm_operator.node.change import enrol_all, release_together
 from ksm_operator.node.duplicates import add_parser as add_duplicates
 from ksm_operator.node.duplicates import run_duplicates
+from ksm_operator.node.explain import add_parser as add_explain
+from ksm_operator.node.explain import run_explain
+from ksm_operator.node.selection import add_arguments
 from ksm_operator.node.status import read_status, render_status
 
 if TYPE_CHECKING:
@@ -53,19 +56,17 @@ def parser() -> argparse.ArgumentParser:
     enrol = commands.add_parser("enrol", help="switch merging on in running processes")
     release = commands.add_parser("release", help="give processes their own pages back")
     for command in (enrol, release):
-        command.add_argument("pids", nargs="+", type=_pid, metavar="PID")
+        add_arguments(command)
+    add_explain(commands)
     return root
-
-
-def _pid(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a process id")
-    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = parser().parse_args(arguments)
+    root = parser()
+    options = root.parse_args(arguments)
+    if options.command in ("enrol", "release", "explain") and not (options.pids or options.cgroup):
+        root.error(f"{options.command}: name PIDs or --cgroup PATH")
     if os.geteuid() != 0:
         return _refuse("root is needed: other users' processes and /sys cannot be read. Use sudo.")
     try:
@@ -77,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_OK
         if options.command == "duplicates":
             print(run_duplicates(options))
+            return EXIT_OK
+        if options.command == "explain":
+            print(run_explain(options))
             return EXIT_OK
         return _change(options)
     except KernelError as error:
@@ -91,8 +95,8 @@ def _change(options: argparse.Namespace) -> int:
             "hand. Change the KSMPolicy, or take the node out of it first."
         )
     try:
-        act = enrol_all if options.command == "enrol" else release_all
-        outcomes = act(options.pids)
+        act = enrol_all if options.command == "enrol" else release_together
+        outcomes = act(options.pids, options.cgroup)
     finally:
         lock.release()
     _print(outcomes, options.output)

@@ -1,4 +1,4 @@
-"""Enrolling and releasing processes by their pids, with a sentence about each."""
+"""Enrolling and releasing processes by hand, with a sentence about each."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from ksm_operator.kernel import (
     Postponed,
     Process,
     ProcessGone,
+    ReleaseProgress,
+    Rooms,
     Tracer,
     enrol,
-    find_memory_hierarchy,
     find_process,
-    memory_headroom,
-    node_headroom,
+    is_alive,
     probe,
-    read_meminfo,
-    release,
+    release_all,
 )
 from ksm_operator.kernel.errors import Unsupported
+from ksm_operator.node.selection import cgroup_directory, open_hierarchy, processes_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ksm_operator.kernel import Hierarchy
+    from collections.abc import Callable, Iterable, Sequence
 
 RESERVE_SHARE: Final = 0.1
 """Share of the node's memory that a release by hand leaves available."""
 
 PATIENCE_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 0.1
+LOOKS: Final = 5
+"""Looks at a cgroup for processes that were forked since the last one."""
+
+MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +59,105 @@ class Outcome:
         return asdict(self)
 
 
-def enrol_all(pids: Sequence[int]) -> list[Outcome]:
+class Selected:
+    """The processes that a command is about; those of cgroups are looked up anew each time."""
+
+    def __init__(self, pids: Sequence[int], cgroups: Sequence[str]) -> None:
+        """Find them.
+
+        Raises:
+            KernelError: no such cgroup, or nobody is in it.
+        """
+        self.hierarchy = open_hierarchy()
+        self._directories = [cgroup_directory(self.hierarchy, one) for one in cgroups]
+        self.missing = [pid for pid in dict.fromkeys(pids) if not _exists(pid)]
+        self._named = [find_process(pid) for pid in pids if pid not in self.missing]
+        if not pids and not self.now():
+            raise KernelError("no process to change: name PIDs, or a --cgroup that has some")
+
+    def now(self) -> list[Process]:
+        """Those that live."""
+        named = [process for process in self._named if is_alive(process)]
+        return list(dict.fromkeys([*named, *processes_in(self._directories)]))
+
+
+def _exists(pid: int) -> bool:
+    try:
+        find_process(pid)
+    except ProcessGone:
+        return False
+    return True
+
+
+def enrol_all(pids: Sequence[int], cgroups: Sequence[str]) -> list[Outcome]:
     """Switch merging on in each process.
 
     Raises:
         Unsupported: this kernel or machine cannot; nothing was touched.
+        KernelError: no such cgroup; nothing was touched.
     """
     tracer = _tracer()
     try:
-        return [_attempt(pid, lambda process: _enrol(process, tracer)) for pid in pids]
+        selected = Selected(pids, cgroups)
+        outcomes = {pid: _gone(pid) for pid in selected.missing}
+        for _ in range(LOOKS):
+            new = [process for process in selected.now() if process.pid not in outcomes]
+            if not new:
+                break
+            for process in new:
+                outcomes[process.pid] = _enrol(process, tracer)
+        return list(outcomes.values())
     finally:
         tracer.close()
 
 
-def release_all(pids: Sequence[int]) -> list[Outcome]:
-    """Give each process its own pages back and switch merging off.
+def release_together(pids: Sequence[int], cgroups: Sequence[str]) -> list[Outcome]:
+    """Give processes their own pages back and switch merging off, sharers before payers.
 
     Raises:
         Unsupported: this kernel or machine cannot; nothing was touched.
+        KernelError: no such cgroup; nothing was touched.
     """
     tracer = _tracer()
-    hierarchy = find_memory_hierarchy()
     try:
-        return [_attempt(pid, lambda process: _release(process, tracer, hierarchy)) for pid in pids]
+        selected = Selected(pids, cgroups)
+        rooms = Rooms(selected.hierarchy, RESERVE_SHARE)
+        outcomes: dict[Process, Outcome] = {}
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            again: list[Process] = []
+            _release_once(_but(selected, outcomes), tracer, rooms, outcomes, again)
+            if not again or time.monotonic() > deadline:
+                break
+            # What was in the way passes: a thread that was busy for a moment.
+            for process in again:
+                del outcomes[process]
+            time.sleep(RETRY_SECONDS)
+        return [*map(_gone, selected.missing), *outcomes.values()]
     finally:
         tracer.close()
+
+
+def _but(selected: Selected, outcomes: dict[Process, Outcome]) -> Callable[[], Iterable[Process]]:
+    settled = set(outcomes)
+    return lambda: [process for process in selected.now() if process not in settled]
+
+
+def _release_once(
+    members: Callable[[], Iterable[Process]],
+    tracer: Tracer,
+    rooms: Rooms,
+    outcomes: dict[Process, Outcome],
+    again: list[Process],
+) -> None:
+    def told(process: Process, outcome: ReleaseProgress | KernelError) -> None:
+        outcomes[process] = describe_release(process, outcome)
+        if isinstance(outcome, ReleaseProgress) and outcome.reason not in (None, "NoHeadroom"):
+            again.append(process)
+
+    for wait in release_all(members, tracer, rooms, told):
+        if wait:
+            time.sleep(wait)
 
 
 def _tracer() -> Tracer:
@@ -91,25 +167,24 @@ def _tracer() -> Tracer:
     return Tracer()
 
 
-def _attempt(pid: int, act: Callable[[Process], Outcome]) -> Outcome:
+def _gone(pid: int) -> Outcome:
+    return Outcome(pid, False, "ProcessGone", str(ProcessGone(pid)))
+
+
+def _enrol(process: Process, tracer: Tracer) -> Outcome:
     """Try until it is done or refused for good, for a few seconds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return act(find_process(pid))
+            result = enrol(process, tracer)
+            break
         except Postponed as error:
             if time.monotonic() > deadline:
-                return Outcome(pid, False, error.reason, f"not now, try again later ({error})")
+                text = f"not now, try again later ({error})"
+                return Outcome(process.pid, False, error.reason, text)
             time.sleep(RETRY_SECONDS)
-        except ProcessGone as error:
-            return Outcome(pid, False, "ProcessGone", str(error))
         except KernelError as error:
-            reason = getattr(error, "reason", type(error).__name__)
-            return Outcome(pid, False, str(reason), str(error))
-
-
-def _enrol(process: Process, tracer: Tracer) -> Outcome:
-    result = enrol(process, tracer)
+            return _failed(process, error)
     if isinstance(result, Enrolled):
         visit = result.visit
         text = (
@@ -121,23 +196,28 @@ def _enrol(process: Process, tracer: Tracer) -> Outcome:
     return Outcome(process.pid, True, "AlreadyMergeable", text)
 
 
-def headroom(process: Process, hierarchy: Hierarchy) -> int:
-    """Bytes that the process's cgroups and the node can take now."""
-    meminfo = read_meminfo()
-    node = node_headroom(meminfo, int(meminfo["MemTotal"] * RESERVE_SHARE))
-    cgroup = memory_headroom(hierarchy, hierarchy.directory(process.pid))
-    return node if cgroup is None else min(node, cgroup)
+def _failed(process: Process, error: KernelError) -> Outcome:
+    reason = getattr(error, "reason", type(error).__name__)
+    return Outcome(process.pid, False, str(reason), str(error))
 
 
-def _release(process: Process, tracer: Tracer, hierarchy: Hierarchy) -> Outcome:
-    progress = release(process, tracer, lambda: headroom(process, hierarchy))
-    freed = f"{progress.freed_bytes >> 20} MiB given back to it"
-    if progress.done:
+def describe_release(process: Process, outcome: ReleaseProgress | KernelError) -> Outcome:
+    """How far a release came, for a person."""
+    if isinstance(outcome, KernelError):
+        return _failed(process, outcome)
+    freed = f"{outcome.freed_bytes / MIB:.1f} MiB given back to it"
+    if outcome.done:
         return Outcome(process.pid, True, "Released", f"merging is off, {freed}")
-    if progress.reason != "NoHeadroom":
-        raise Postponed(process.pid, progress.reason or "StillMergeable")
-    text = (
-        f"{freed}; {progress.remaining_bytes >> 20} MiB stay merged, because its cgroup or the "
-        "node has no room for more: raise the limit or free memory, then release again"
+    reason = outcome.reason or "StillMergeable"
+    if reason != "NoHeadroom":
+        text = f"{freed}; not now, try again later ({reason})"
+        return Outcome(process.pid, False, reason, text)
+    who = {None: "its cgroup or the node", "node": "the node"}.get(
+        outcome.level, f"cgroup {outcome.level}"
     )
-    return Outcome(process.pid, False, "NoHeadroom", text)
+    lacking = f" {outcome.lacking_bytes / MIB:.1f} MiB of" if outcome.lacking_bytes else ""
+    text = (
+        f"{freed}; {outcome.remaining_bytes / MIB:.1f} MiB stay merged, because {who} lacks"
+        f"{lacking} room: raise the limit or free memory, then release again"
+    )
+    return Outcome(process.pid, False, reason, text)

@@ -10,12 +10,16 @@ from ksm_operator.kernel import (
     KsmSysfs,
     Process,
     ProcessGone,
-    find_memory_hierarchy,
     find_process,
     read_stat,
 )
-from ksm_operator.kernel.cgroupfs import join_host_cgroup_namespace, pids, walk
 from ksm_operator.kernel.duplicates import count_duplicates
+from ksm_operator.node.selection import (
+    add_arguments,
+    cgroup_directory,
+    open_hierarchy,
+    processes_in,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -33,15 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Read every page that ksmd could merge in these processes and count identical "
         "ones. Changes nothing; costs about 10 microseconds of CPU a page.",
     )
-    duplicates.add_argument("pids", nargs="*", type=int, metavar="PID")
-    duplicates.add_argument(
-        "--cgroup",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="all processes of a cgroup and those below it, named as in /proc/PID/cgroup; repeat "
-        "it for several",
-    )
+    add_arguments(duplicates)
 
 
 def run_duplicates(options: argparse.Namespace) -> str:
@@ -62,19 +58,9 @@ def run_duplicates(options: argparse.Namespace) -> str:
 def _processes(wanted: list[int], cgroups: list[str]) -> list[Process]:
     found = {find_process(pid): None for pid in wanted}
     if cgroups:
-        hierarchy = find_memory_hierarchy()
-        if hierarchy.version == 2:  # noqa: PLR2004 - where a container has a namespace of its own
-            join_host_cgroup_namespace()
-            hierarchy = find_memory_hierarchy()
-        for cgroup in cgroups:
-            directory = hierarchy.path(cgroup)
-            if not directory.is_dir():
-                raise KernelError(f"no cgroup {cgroup} in the hierarchy at {hierarchy.mount}")
-            for pid in (pid for below in walk(directory) for pid in pids(below)):
-                try:
-                    found[find_process(pid)] = None
-                except ProcessGone:
-                    continue
+        hierarchy = open_hierarchy()
+        directories = [cgroup_directory(hierarchy, cgroup) for cgroup in cgroups]
+        found |= dict.fromkeys(processes_in(directories))
     return list(found)
 
 

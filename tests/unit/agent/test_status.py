@@ -138,13 +138,39 @@ def test_blocked_says_who_and_how_much() -> None:
         assert part in ready.message
 
 
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        ("/kubepods/pod/c", "which lacks 12 MiB"),
+        ("/kubepods/pod", "cgroup /kubepods/pod lacks 12 MiB"),
+        ("node", "the node lacks 12 MiB"),
+        (None, ": raise"),
+    ],
+)
+def test_blocked_names_what_lacks_room(level: str | None, words: str) -> None:
+    """The limit to raise may be the pod's and not the container's."""
+    stuck = replace(STUCK, level=level, lacking_bytes=12 << 20)
+    assert words in judge(replace(FACTS, left=[stuck]))[0].message
+
+
 def test_no_message_is_cut() -> None:
     """What to do stands at the end of a message: it must fit."""
     mergers = [ForeignMerger(pid=4_000_000 + one, command="c" * 15) for one in range(10)]
     cases = [
         replace(FACTS, external=True, yielded=["advisor_max_pages_to_scan"] * 9),
         replace(FACTS, former="f" * 36, foreign=mergers, foreign_count=10_000),
-        replace(FACTS, left=[replace(STUCK, path="/kubepods/" + "p" * 300)] * 5000),
+        replace(
+            FACTS,
+            left=[
+                replace(
+                    STUCK,
+                    path="/kubepods/" + "p" * 300,
+                    level="/" + "p" * 300,
+                    lacking_bytes=9 << 40,
+                )
+            ]
+            * 5000,
+        ),
         replace(FACTS, troubles=Troubles(pending=("merge_across_nodes", "max_page_sharing"))),
         replace(FACTS, helper_deaths=100_000),
         replace(FACTS, desired="Released"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ksm_operator.node.__main__ import main, parser
+from ksm_operator.node.__main__ import main
 from ksm_operator.node.status import render_status
 
 STATUS = {
@@ -58,7 +58,7 @@ def test_processes_are_listed() -> None:
 def test_bad_command_lines(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Argparse answers with its usage and status 2."""
     with pytest.raises(SystemExit) as caught:
-        parser().parse_args(words)
+        main(words)
     assert caught.value.code == 2
     assert "usage: ksm-node" in capsys.readouterr().err
 

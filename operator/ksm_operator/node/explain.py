@@ -1,0 +1,230 @@
+"""`ksm-node explain`: what would become of a process, what it shares, who pays, what has room."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from ksm_operator.kernel import (
+    KernelError,
+    Postponed,
+    Process,
+    ProcessGone,
+    Rooms,
+    SkipReason,
+    cgroup_inodes,
+    find_process,
+    mergeable_processes,
+    probe,
+    read_ksm_stat,
+    read_merged_bytes,
+    read_stat,
+    share_of,
+    survey_payers,
+    tightest,
+    why_not,
+)
+from ksm_operator.kernel.headroom import NODE
+from ksm_operator.kernel.threads import choose_threads
+from ksm_operator.node.change import RESERVE_SHARE
+from ksm_operator.node.selection import (
+    add_arguments,
+    cgroup_directory,
+    open_hierarchy,
+    processes_in,
+)
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from ksm_operator.kernel import Estimate, KernelFeatures, Share, Survey
+
+MIB: Final = 1 << 20
+
+WORDS: Final = {
+    SkipReason.KERNEL_THREAD: "it is a kernel thread and has no memory of its own",
+    SkipReason.THIRTY_TWO_BIT: "it is a 32-bit program, whose system calls are others",
+    SkipReason.PAUSE: "it is a pod's pause process, which has nothing to merge",
+    SkipReason.LOCKED_MEMORY: "it locked memory so as never to wait for a page, and a write to a "
+    "merged page waits",
+    SkipReason.REAL_TIME: "a thread of it runs under a real-time policy, and a write to a merged "
+    "page waits",
+    SkipReason.USERFAULTFD: "it uses userfaultfd, which merging would make lose events",
+    SkipReason.VFIO: "a device writes to its memory by physical address",
+    SkipReason.VIRTUAL_MACHINE: "its memory is a virtual machine's",
+    SkipReason.ALREADY_MERGEABLE: "merging is on already; it is left as it is",
+}
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of `ksm-node`."""
+    explain = commands.add_parser(
+        "explain",
+        help="would it be enrolled, and how; what it has merged, who pays; changes nothing",
+        description="Say of each process whether and how it would be enrolled or why not, how much "
+        "of it is merged, which cgroup pays for that, and how much room there is to release it. "
+        "Changes nothing; the figures are of about this moment.",
+    )
+    add_arguments(explain)
+    explain.add_argument(
+        "--exact",
+        action="store_true",
+        help="look at every merged page of the node; by default a sample where there are many",
+    )
+
+
+def run_explain(options: argparse.Namespace) -> str:
+    """The command's output.
+
+    Raises:
+        KernelError: no such process or cgroup, or it cannot be read.
+    """
+    hierarchy = open_hierarchy()
+    directories = [cgroup_directory(hierarchy, one) for one in options.cgroup]
+    named = [find_process(pid) for pid in options.pids]
+    processes = list(dict.fromkeys([*named, *processes_in(directories)]))
+    if not processes:
+        raise KernelError("no process to explain: name PIDs, or a --cgroup that has some")
+    features = probe()
+    # Everybody who may share with them: a phantom charge is what only others map.
+    everybody = [one.process for one in mergeable_processes()]
+    survey = survey_payers(everybody, every=1 if options.exact else None)
+    rooms = Rooms(hierarchy, RESERVE_SHARE)
+    found = []
+    for process in processes:
+        try:
+            found.append(explain_process(process, features, survey, rooms))
+        except ProcessGone:
+            continue
+    report = {
+        "processes": found,
+        "cgroups": [
+            explain_cgroup(one, survey, rooms) for one in _homes(found, directories, rooms)
+        ],
+        "survey": {
+            "every": survey.every,
+            "processes": len(everybody),
+            "scannedBytes": survey.cost.scanned_bytes,
+            "pagesLookedAt": survey.cost.frames,
+            "seconds": round(survey.cost.seconds, 3),
+        },
+    }
+    return json.dumps(report, indent=2) if options.output == "json" else render(report)
+
+
+def _homes(found: list[dict[str, Any]], directories: list[Path], rooms: Rooms) -> list[Path]:
+    """The cgroups that were named, and those in which the processes live."""
+    homes = [rooms.hierarchy.path(one["cgroup"]) for one in found]
+    return sorted({*directories, *homes})
+
+
+def explain_process(
+    process: Process, features: KernelFeatures, survey: Survey, rooms: Rooms
+) -> dict[str, Any]:
+    """Everything about one process, as JSON types.
+
+    Raises:
+        ProcessGone: it exited.
+    """
+    directory = rooms.hierarchy.directory(process.pid)
+    share = share_of(survey, {process}, cgroup_inodes(directory))
+    return {
+        "pid": process.pid,
+        "name": read_stat(process.pid).comm,
+        "cgroup": rooms.hierarchy.name(directory),
+        "enrolment": enrolment(process, features),
+        "mergedBytes": read_merged_bytes(process),
+        "paidBytes": _estimate(share.paid),
+        "unpaidBytes": _estimate(share.unpaid),
+    }
+
+
+def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
+    """Whether it would be enrolled now, and how."""
+    answer: dict[str, Any] = {"wouldEnrol": False, "method": None, "thread": None}
+    if features.unsupported is not None:
+        return {**answer, "reason": "Unsupported", "text": features.unsupported}
+    reason = why_not(process)
+    if reason is not None:
+        text = WORDS.get(reason, f"it is excluded ({reason})")
+        if reason is SkipReason.ALREADY_MERGEABLE:
+            way = "prctl" if read_ksm_stat(process).merge_any else "madvise"
+            text = f"merging is on already, by {way}; it is left as it is"
+        return {**answer, "reason": str(reason), "text": text}
+    try:
+        best = choose_threads(process)[0]
+    except Postponed as error:
+        text = f"not at this moment, so it is tried again later ({error})"
+        return {**answer, "reason": error.reason, "text": text}
+    return {
+        "wouldEnrol": True,
+        "method": features.method,
+        "thread": best.tid,
+        "reason": None,
+        "text": f"it would be enrolled, by {str(features.method).lower()} in thread {best.tid} "
+        f"({best.blocked_in})",
+    }
+
+
+def explain_cgroup(directory: Path, survey: Survey, rooms: Rooms) -> dict[str, Any]:
+    """Who pays for what a cgroup and those below it have merged, and their room."""
+    share: Share = share_of(survey, processes_in([directory]), cgroup_inodes(directory))
+    levels = rooms.levels(directory)
+    least = tightest(levels)
+    return {
+        "cgroup": rooms.hierarchy.name(directory),
+        "mergedBytes": _estimate(share.merged),
+        "paidBytes": _estimate(share.paid),
+        "unpaidBytes": _estimate(share.unpaid),
+        "phantomBytes": _estimate(share.phantom),
+        "headroom": [{"level": level.name, "bytes": level.room} for level in levels],
+        "tightest": None if least is None else least.name,
+        "headroomBytes": None if least is None else least.room,
+    }
+
+
+def _estimate(amount: Estimate) -> dict[str, int]:
+    return {"bytes": amount.size, "error": amount.error}
+
+
+def render(report: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines: list[str] = []
+    for one in report["processes"]:
+        lines += [
+            f"{one['pid']} {one['name']} in {one['cgroup']}",
+            f"  Enrolment  {one['enrolment']['text']}",
+            f"  Merged     {one['mergedBytes'] / MIB:.1f} MiB; {_payers(one)}",
+        ]
+    for one in report["cgroups"]:
+        lines += [
+            f"cgroup {one['cgroup']}",
+            f"  Merged     {_mib(one['mergedBytes'])}; {_payers(one)}",
+            f"  Phantom    {_mib(one['phantomBytes'])} charged to it that only others map",
+            f"  Headroom   {_room(one)}",
+        ]
+    survey = report["survey"]
+    sample = "every merged page" if survey["every"] == 1 else f"1 merged page in {survey['every']}"
+    lines.append(
+        f"Looked at {sample} of {survey['processes']} mergeable processes in "
+        f"{survey['seconds']:.1f} s; of about this moment."
+    )
+    return "\n".join(lines)
+
+
+def _payers(one: dict[str, Any]) -> str:
+    paid, unpaid = _mib(one["paidBytes"]), _mib(one["unpaidBytes"])
+    return f"of the pages shared, its cgroup pays for {paid}, others for {unpaid}"
+
+
+def _mib(amount: dict[str, int]) -> str:
+    error = f" (± {amount['error'] / MIB:.1f})" if amount["error"] else ""
+    return f"{amount['bytes'] / MIB:.1f} MiB{error}"
+
+
+def _room(one: dict[str, Any]) -> str:
+    if one["tightest"] is None:
+        return "no limit"
+    who = "the node" if one["tightest"] == NODE else f"cgroup {one['tightest']}"
+    return f"{one['headroomBytes'] / MIB:.1f} MiB; the tightest is {who}"
