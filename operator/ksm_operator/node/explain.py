@@ -25,7 +25,8 @@ from ksm_operator.kernel import (
     why_not,
 )
 from ksm_operator.kernel.headroom import NODE
-from ksm_operator.kernel.threads import choose_threads
+from ksm_operator.kernel.machine import this_machine
+from ksm_operator.kernel.threads import running_threads, waiting_threads
 from ksm_operator.node.change import RESERVE_SHARE
 from ksm_operator.node.selection import (
     add_arguments,
@@ -153,7 +154,8 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
             text = f"merging is on already, by {way}; it is left as it is"
         return {**answer, "reason": str(reason), "text": text}
     try:
-        best = choose_threads(process)[0]
+        names = this_machine().names
+        best = (waiting_threads(process, names) or running_threads(process, names))[0]
     except Postponed as error:
         text = f"not at this moment, so it is tried again later ({error})"
         return {**answer, "reason": error.reason, "text": text}
