@@ -51,7 +51,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Boot each kernel that a selected test is about."""
     wanted: defaultdict[str, list[str]] = defaultdict(list)
     for item in session.items:
-        if item.get_closest_marker("vm") is not None:
+        if "guest" in getattr(item, "fixturenames", ()):
             parameters = item.callspec.params  # type: ignore[attr-defined]
             wanted[parameters["kernel"]] += [parameters["name"]] if "name" in parameters else []
     session.config.stash[GUESTS] = {

@@ -34,9 +34,12 @@ def guest_command(names: Sequence[str]) -> list[str]:
 class Guest:
     """One kernel, the tests that it was given, and what it has said of them so far."""
 
-    def __init__(self, kernel: str, names: Sequence[str]) -> None:
+    def __init__(
+        self, kernel: str, names: Sequence[str], command: Sequence[str] | None = None
+    ) -> None:
         self.kernel = kernel
         self.names = list(names)
+        self._command = command or guest_command(names)
         self._results: dict[str, dict[str, Any]] = {}
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._news = threading.Condition()
@@ -101,7 +104,7 @@ class Guest:
             if self._stopped:
                 return 1
             self._process = subprocess.Popen(
-                [sys.executable, *words, *guest_command(self.names)],
+                [sys.executable, *words, *self._command],
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

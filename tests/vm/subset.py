@@ -18,6 +18,13 @@ ANYWHERE = (
 CANNOT = ("test_probe.py::test_what_cannot_be_done_is_said_and_nothing_touched",)
 """Where processes cannot be enrolled (yet): said, and no harm done."""
 
+DUPLICATES = (
+    "test_duplicates.py::test_pages_that_two_processes_hold_are_counted_as_duplicates",
+    "test_duplicates.py::test_pages_that_fork_shares_are_counted_once",
+    "test_duplicates.py::test_written_zeroes_count_and_the_kernels_zero_page_does_not",
+)
+"""How much merging would save, where nothing merges."""
+
 FANOTIFY = (
     "test_watch.py::test_nested_directories_are_seen[fanotify]",
     "test_watch.py::test_many_at_once[fanotify]",
@@ -25,7 +32,6 @@ FANOTIFY = (
 """New cgroups without a watch per directory: Linux 6.6."""
 
 PRCTL = (
-    "test_duplicates.py",
     "test_agent_enrolment.py",
     "test_enrol.py",
     "test_release.py::test_pages_merge_and_come_back",
@@ -42,14 +48,15 @@ PRCTL = (
 """Enrolling and releasing with PR_SET_MEMORY_MERGE: Linux 6.4, x86-64."""
 
 SUBSETS: dict[str, tuple[str, ...]] = {
-    "6.1": (*ANYWHERE, *CANNOT),
-    "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL),
+    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES),
+    "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL, "test_duplicates.py"),
     "7": (
         *(*ANYWHERE, *FANOTIFY, *PRCTL),
+        "test_duplicates.py",
         "test_node_command.py",
         "test_remote.py::test_call_ends_as_if_nothing_had_been",
     ),
-    "aarch64-6.12": (*ANYWHERE, *CANNOT, *FANOTIFY),
+    "aarch64-6.12": (*ANYWHERE, *CANNOT, *FANOTIFY, "test_duplicates.py"),
 }
 
 DEFECTS: dict[str, tuple[str, ...]] = {

@@ -19,6 +19,15 @@ def result(guest: Guest, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
+def crashed() -> Guest:
+    """A guest whose kernel panics while a test runs, and that has ended."""
+    made = Guest("aarch64-6.12", ["a test"], ["sh", "-c", "echo c >/proc/sysrq-trigger"])
+    made.start()
+    made.finish()
+    return made
+
+
+@pytest.fixture
 def code(guest: Guest) -> int:
     """The exit code of the whole run there."""
     return guest.finish()
@@ -34,3 +43,10 @@ def test_ends_well(code: int, guest: Guest) -> None:
     """A kernel that crashes, hangs or complains after the last test has failed too."""
     if code != 0 or guest.reported() != set(guest.names):
         pytest.fail(f"exit code {code}; it printed last:\n{guest.end()}", pytrace=False)
+
+
+def test_a_crash_is_no_pass(crashed: Guest) -> None:
+    """The emulator ends with 0 then; a test without a word must not count as passed."""
+    assert crashed.finish() != 0
+    with pytest.raises(LookupError, match="Kernel panic"):
+        crashed.result("a test")

@@ -103,6 +103,19 @@ def test_an_end_without_it_is_no_success() -> None:
     assert console("@@start 6.1", "@@exit fi").code is None
 
 
+def test_only_what_has_not_begun_is_booted_again() -> None:
+    """A retry must not hide a failure, nor happen unseen."""
+    early = machine.Outcome(None, started=False, why="it ended", console="Oops")
+    late = machine.Outcome(None, started=True, why="it ended", console="")
+    fine = machine.Outcome(0, started=True, why="", console="")
+    for ends, said in (([early, fine], 1), ([late, fine], 0), ([early, early], 1)):
+        words: list[str] = []
+        left = iter(ends)
+        outcome = machine.attempts(lambda left=left: next(left), words.append)
+        assert outcome == (ends[1] if said else ends[0])
+        assert len(words) == said
+
+
 def test_one_that_hangs_is_switched_off() -> None:
     """An emulator that says nothing must not hold up a run for ever."""
     hung = machine._boot([sys.executable, "-c", "while True: pass"], print, 0.1)
