@@ -49,8 +49,8 @@ lint: setup ## ruff, mypy, the import contracts and helm lint
 ##@ Tests
 
 .PHONY: test
-test: lint needs ## lint, then the unit, kernel and cluster tiers (root)
-	$(RUN) pytest tests/unit tests/kernel tests/cluster $(PYTEST_ARGS)
+test: lint needs ## lint, then the unit, kernel, cluster and vm tiers (root)
+	$(RUN) pytest tests/unit tests/kernel tests/cluster tests/vm $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## The unit tier: needs nothing
@@ -67,6 +67,10 @@ needs:
 .PHONY: test-cluster
 test-cluster: setup ## The cluster tier, on the local cluster
 	$(RUN) pytest tests/cluster $(PYTEST_ARGS)
+
+.PHONY: test-vm
+test-vm: setup ## The vm tier: the kernel tier on other kernels, in QEMU
+	$(RUN) pytest tests/vm $(PYTEST_ARGS)
 
 ##@ Benchmarks
 

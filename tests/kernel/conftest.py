@@ -158,6 +158,8 @@ class Cgroup:
 
     def child(self, name: str) -> "Cgroup":
         """One below it."""
+        if self.version == 2:
+            (self.directory / "cgroup.subtree_control").write_text("+memory")
         return Cgroup(self.directory / name, self.version)
 
     def limit(self, number: int) -> None:
@@ -199,8 +201,13 @@ def _rmdir(directory: Path) -> bool:
 
 @pytest.fixture
 def cgroup(ksm: None, hierarchy: Hierarchy) -> Iterator[Cgroup]:
-    """An empty memory cgroup below the one that the tests run in."""
-    made = Cgroup(hierarchy.directory(os.getpid()) / f"ksm-test-{os.getpid()}", hierarchy.version)
+    """An empty memory cgroup below the one that the tests run in; on version 2, beside it.
+
+    There a cgroup with processes of its own has no limits for cgroups below it.
+    """
+    own = hierarchy.directory(os.getpid())
+    above = own if hierarchy.version == 1 or own == hierarchy.mount else own.parent
+    made = Cgroup(above / f"ksm-test-{os.getpid()}", hierarchy.version)
     yield made
     made.remove()
 

@@ -1,6 +1,7 @@
 """The count of duplicate pages, against processes whose memory is known page by page."""
 
 import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from support import kernel, machine
 
 PAGE = page_size()
 PAGES = 512
+PR_SET_THP_DISABLE = 41
 
 HOLDER = """
 import mmap, os, sys
@@ -68,6 +70,15 @@ def root() -> None:
     """Reading another process's memory needs root."""
     if not kernel.is_root():
         machine.missing("These tests need root", "sudo make test")
+
+
+@pytest.fixture(autouse=True)
+def no_huge_pages() -> Iterator[None]:
+    """A huge page would put more of an interpreter's own memory there at times than at others."""
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0  # children inherit it
+    yield
+    assert libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0) == 0
 
 
 def test_pages_that_two_processes_hold_are_counted_as_duplicates() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +11,32 @@ KSM = Path("/sys/kernel/mm/ksm")
 PROC = Path("/proc")
 WRITABLE_BY_OWNER = 0o200
 FORGET_SECONDS = 10
+# Header to VmFlags of a range that is private, writable and of no file; proc_pid_smaps(5).
+_ANONYMOUS = re.compile(
+    r"^[0-9a-f]+-[0-9a-f]+ rw.p [0-9a-f]+ 00:00 0(?: +\[heap\])? *\n"
+    r"(?:[A-Z]\w+:.*\n)*?VmFlags:(.*)$",
+    re.MULTILINE,
+)
 _REFUSED_WHILE_SHARED = ("merge_across_nodes", "max_page_sharing")
 
 
 def merge_any(pid: int) -> bool | None:
     """Whether the process merges whatever it maps (PR_SET_MEMORY_MERGE); None if it is gone.
 
-    From /proc/PID/ksm_stat, Linux 6.14 or newer.
+    From /proc/PID/ksm_stat, Linux 6.14 or newer. Before that it shows in the ranges only: all of
+    its anonymous memory is mergeable, but for what the kernel may drop (`dp`).
     """
     try:
         text = (PROC / str(pid) / "ksm_stat").read_text()
+        smaps = "" if "ksm_merge_any" in text else (PROC / str(pid) / "smaps").read_text()
     except OSError:
         return None
     for line in text.splitlines():
         name, _, value = line.partition(":")
         if name == "ksm_merge_any":
             return value.strip() == "yes"
-    return None
+    flags = [match[1].split() for match in _ANONYMOUS.finditer(smaps)]
+    return bool(flags) and all("mg" in each or "dp" in each for each in flags)
 
 
 def merging_processes() -> set[int]:

@@ -1,6 +1,7 @@
 """The command line: run something on another kernel."""
 
 import argparse
+import signal
 from collections.abc import Sequence
 
 from local_cluster.commands import say
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "run", help="boot a kernel and run a command as root in a copy of this tree"
     )
     run.add_argument("--kernel", required=True, choices=KERNELS)
-    run.add_argument("--cpus", type=int, default=2)
+    run.add_argument("--cpus", type=int, default=1)
     run.add_argument("--timeout", type=float, default=machine.SECONDS, metavar="SECONDS")
     run.add_argument("command", nargs="+", metavar="COMMAND")
     run.set_defaults(call=_run)
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run one verb; an error is a sentence on standard error and exit code 1."""
     chosen = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code: int = chosen.call(chosen)
     except LocalClusterError as error:

@@ -1,0 +1,83 @@
+"""What the probe finds agrees with what each version of Linux brings."""
+
+import contextlib
+import platform
+import re
+
+import pytest
+
+from kernel.conftest import Cgroup, Start, Target
+from ksm_operator.kernel import (
+    Hierarchy,
+    Tracer,
+    Unsupported,
+    enrol,
+    memory_headroom,
+    probe,
+)
+from support import kernel
+
+
+def version() -> tuple[int, int]:
+    """This kernel's, by its name."""
+    found = re.match(r"(\d+)\.(\d+)", platform.release())
+    assert found
+    return int(found[1]), int(found[2])
+
+
+@pytest.mark.parametrize(
+    ("feature", "since"),
+    [
+        ("has_general_profit", (6, 4)),
+        ("has_smart_scan", (6, 7)),
+        ("has_advisor", (6, 8)),
+        ("exec_inherits", (6, 7)),
+        ("ksm_stat_shows_flag", (6, 14)),
+    ],
+)
+def test_feature(feature: str, since: tuple[int, int], ksm: None) -> None:
+    """The probe tries; the version is only what this test judges it by."""
+    assert getattr(probe(), feature) == (version() >= since)
+
+
+def test_method(ksm: None) -> None:
+    """Enrolment is offered where the call is known and we can make others do it."""
+    features = probe()
+    assert features.has_ksm
+    if features.machine == "x86_64":
+        assert features.method == ("Prctl" if version() >= (6, 4) else None)
+    if features.method is None:
+        assert features.unsupported
+        assert "6.4" in features.unsupported or features.machine in features.unsupported
+
+
+def enrol_with_a_tracer(target: Target) -> None:
+    """Where the machine's registers are not known, there is no tracer either."""
+    with contextlib.closing(Tracer()) as tracer:
+        enrol(target.process, tracer)
+
+
+def test_what_cannot_be_done_is_said_and_nothing_touched(start: Start) -> None:
+    """A kernel without the means costs a program nothing but a sentence."""
+    if probe().method is not None:
+        pytest.skip("this kernel can")
+    target = start("sh", "-c", "echo ready; read line; echo $line")
+    target.wait_for_state("S")
+    with pytest.raises(Unsupported):
+        enrol_with_a_tracer(target)
+    assert not kernel.merge_any(target.pid)
+    target.tell("unharmed")
+    assert target.line() == "unharmed"
+
+
+def test_headroom_of_a_limited_cgroup(cgroup: Cgroup, hierarchy: Hierarchy) -> None:
+    """A limit leaves its room, at whichever level it is set and in either version's files."""
+    below = cgroup.child("below")
+    cgroup.limit(64 << 20)
+    room = memory_headroom(hierarchy, below.directory)
+    assert room is not None
+    assert 60 << 20 <= room <= 64 << 20
+    below.limit(16 << 20)
+    room = memory_headroom(hierarchy, below.directory)
+    assert room is not None
+    assert room <= 16 << 20

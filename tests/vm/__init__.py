@@ -1,0 +1,1 @@
+"""The vm tier: tests of the kernel tier on kernels that this machine does not run."""

@@ -1,0 +1,89 @@
+"""Which tests each kernel has to pass: the table of docs/design/vm-tier.md."""
+
+from collections.abc import Iterable
+
+HERE = "tests/kernel"
+
+ANYWHERE = (
+    "test_probe.py::test_feature",
+    "test_probe.py::test_method",
+    "test_probe.py::test_headroom_of_a_limited_cgroup",
+    "test_watch.py::test_nested_directories_are_seen[inotify]",
+    "test_watch.py::test_many_at_once[inotify]",
+    "test_watch.py::test_watch_through_the_root_of_another_process",
+    "test_watch.py::test_walk_and_pids",
+)
+"""What needs no particular kernel."""
+
+CANNOT = ("test_probe.py::test_what_cannot_be_done_is_said_and_nothing_touched",)
+"""Where processes cannot be enrolled (yet): said, and no harm done."""
+
+DUPLICATES = (
+    "test_duplicates.py::test_pages_that_two_processes_hold_are_counted_as_duplicates",
+    "test_duplicates.py::test_pages_that_fork_shares_are_counted_once",
+    "test_duplicates.py::test_written_zeroes_count_and_the_kernels_zero_page_does_not",
+)
+"""How much merging would save, where nothing merges."""
+
+FANOTIFY = (
+    "test_watch.py::test_nested_directories_are_seen[fanotify]",
+    "test_watch.py::test_many_at_once[fanotify]",
+)
+"""New cgroups without a watch per directory: Linux 6.6."""
+
+PRCTL = (
+    "test_agent_enrolment.py",
+    "test_enrol.py",
+    "test_release.py::test_pages_merge_and_come_back",
+    "test_release.py::test_release_of_one_that_never_merged",
+    "test_release.py::test_no_headroom_touches_nothing",
+    "test_release.py::test_a_cgroup_without_room_is_not_killed",
+    "test_release.py::test_sparse_reservation_is_released_in_steps",
+    "test_release.py::test_process_that_exits_is_gone",
+    "test_remote.py::test_call_ends_as_if_nothing_had_been[epoll_wait]",
+    "test_remote.py::test_call_ends_as_if_nothing_had_been[futex]",
+    "test_remote.py::test_call_ends_as_if_nothing_had_been[nanosleep]",
+    "test_remote.py::test_call_ends_as_if_nothing_had_been[read]",
+)
+"""Enrolling and releasing with PR_SET_MEMORY_MERGE: Linux 6.4, x86-64."""
+
+SUBSETS: dict[str, tuple[str, ...]] = {
+    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES),
+    "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL, "test_duplicates.py"),
+    "7": (
+        *(*ANYWHERE, *FANOTIFY, *PRCTL),
+        "test_duplicates.py",
+        "test_node_command.py",
+        "test_remote.py::test_call_ends_as_if_nothing_had_been",
+    ),
+    "aarch64-6.12": (*ANYWHERE, *CANNOT, *FANOTIFY, "test_duplicates.py"),
+}
+
+DEFECTS: dict[str, tuple[str, ...]] = {
+    # Without the flag in ksm_stat, what merges by prctl is taken for what merges by madvise.
+    "6.12": (
+        "test_agent_enrolment.py::test_a_child_of_a_process_that_ended_after_the_call_is_ours",
+        "test_enrol.py::test_enrolment_is_real_and_idempotent",
+    ),
+}
+"""What a kernel does not pass yet, of its share."""
+
+
+def chosen(names: Iterable[str], kernel: str) -> list[str]:
+    """Those of all tests' names that this kernel has to pass, in their order.
+
+    Raises:
+        LookupError: a line of the table names no test.
+    """
+    found = list(names)
+    wanted: set[str] = set()
+    for line in SUBSETS[kernel]:
+        start = f"{HERE}/{line}"
+        # A file, a test, or one of a test's cases.
+        inside = (f"{start}::", f"{start}[")
+        meant = {name for name in found if name == start or name.startswith(inside)}
+        if not meant:
+            raise LookupError(f"tests/vm/subset.py: {kernel}: there is no test {start}")
+        wanted |= meant
+    wanted -= {f"{HERE}/{line}" for line in DEFECTS.get(kernel, ())}
+    return [name for name in found if name in wanted]
