@@ -39,7 +39,7 @@ module                 what it answers
 :mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`
 :mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
-:mod:`.probe`          `probe() -> KernelFeatures`
+:mod:`.probe`          `probe() -> KernelFeatures`; `probe_exec(sysfs, seconds)` where ksmd runs
 :mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
 =====================  =============================================================================
 """
@@ -70,7 +70,7 @@ from ksm_operator.kernel.headroom import memory_headroom, node_headroom
 from ksm_operator.kernel.helper import Helper
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.mergeable import Mergeable, is_mergeable, mergeable_processes
-from ksm_operator.kernel.probe import KernelFeatures, probe
+from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
     KsmStat,
     Process,
@@ -154,6 +154,7 @@ __all__ = [
     "page_size",
     "pids",
     "probe",
+    "probe_exec",
     "read_cgroup",
     "read_ksm_stat",
     "read_meminfo",

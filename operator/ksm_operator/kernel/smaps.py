@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MERGEABLE = "mg"
 LOCKED = "lo"
 USERFAULTFD = frozenset({"um", "uw", "ui"})
-ABOVE_BIT_31 = frozenset({"um", "ss", "mt", "sl"})
+ABOVE_BIT_31 = frozenset({"ui", "ss", "mt", "sl"})
 """Userfaultfd minor faults, shadow stacks, memory tags, sealed: flags that need 64 bits."""
 
 
@@ -37,6 +37,7 @@ class Vma:
         anonymous_bytes: resident and private to the process (merged pages included).
         ksm_bytes: merged by ksmd, without pages of zeroes (6.6; 0 on older kernels).
         protection_key: pkeys(7); 0 is everybody's.
+        huge_bytes: of `anonymous_bytes`, in transparent huge pages.
     """
 
     start: int
@@ -47,6 +48,7 @@ class Vma:
     anonymous_bytes: int
     ksm_bytes: int
     protection_key: int = 0
+    huge_bytes: int = 0
 
     @property
     def size(self) -> int:
@@ -83,6 +85,7 @@ def parse_vmas(text: str) -> list[Vma]:
                     numbers.get("Anonymous", 0),
                     numbers.get("KSM", 0),
                     numbers.get("ProtectionKey", 0),
+                    numbers.get("AnonHugePages", 0),
                 )
             )
 
