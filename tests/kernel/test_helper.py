@@ -11,16 +11,21 @@ import pytest
 
 from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import (
+    AlreadyMergeable,
     Enrolled,
     Helper,
     KernelError,
     Postponed,
     Process,
     ProcessGone,
+    Refused,
+    SkipReason,
     Syscall,
     Visit,
     enrol,
+    enrol_many,
     is_alive,
+    merges_everything,
     probe,
     release,
 )
@@ -94,6 +99,25 @@ def test_many_requests_in_one_go(start: Start, helper: Helper) -> None:
         else:
             assert isinstance(answer, Visit), answer
             assert (answer.results, answer.tid) == ((1,), process.pid)
+
+
+def test_many_are_enrolled_in_one_go(start: Start, helper: Helper) -> None:
+    """Each is judged and verified as if it were alone."""
+    if probe().method != "Prctl":
+        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
+    targets = [start(code=WAIT) for _ in range(4)]
+    locked = start(code="import ctypes; ctypes.CDLL(None).mlockall(1); " + WAIT)
+    enrol(targets[0].process, helper)
+    gone = Process(targets[1].pid, 1)
+    processes = [gone, locked.process, *(target.process for target in targets)]
+    first, second, third, *others = enrol_many(processes, helper)
+    assert isinstance(first, ProcessGone)
+    assert isinstance(second, Refused)
+    assert second.reason == SkipReason.LOCKED_MEMORY
+    assert third == AlreadyMergeable(targets[0].process, "Prctl")
+    assert [type(one) for one in others] == [Enrolled] * 3
+    assert all(merges_everything(target.process) for target in targets)
+    assert all(ends_well(target) for target in targets)
 
 
 def test_errors_cross_unchanged(start: Start, helper: Helper) -> None:
