@@ -29,15 +29,13 @@ if TYPE_CHECKING:
     from ksm_operator.agent.obey import Obedience
     from ksm_operator.agent.state import State
     from ksm_operator.agent.view import View
-    from ksm_operator.kernel import KernelFeatures, KsmValues
+    from ksm_operator.kernel import KsmValues
 
 CPU_WINDOW: Final = 60.0
 """Seconds over which ksmd's CPU is averaged for the status."""
 PAUSE: Final = str(SkipReason.PAUSE)
 NEVER_KILLED: Final = -1000
 """The oom_score_adj that the helper asks for."""
-UNSURE: Final = ("exec_merges", "scan_skips_holes", "unmerge_keeps_flags")
-"""Features that a probe may have to leave open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,7 @@ class Reporter:
         if self._host is None:
             return None
         features = self._host.features
-        names = feature_names(features)
+        names = features.names()
         if self._host.tracer.oom_score_adj == NEVER_KILLED:
             names.append("HelperIsNeverOomKilled")
         return KernelStatus(
@@ -199,15 +197,6 @@ class Reporter:
         metrics.processes.set(enrolled)
         metrics.containers.set(merging_containers)
         metrics.count_skipped(skipped)
-
-
-def feature_names(features: KernelFeatures) -> list[str]:
-    """Return what the kernel can do, and, as `...Unknown`, what could not be found out."""
-    return [
-        name.title().replace("_", "") + ("Unknown" if value is None else "")
-        for name, value in sorted(features.to_dict().items())
-        if value is True or (value is None and name in UNSURE)
-    ]
 
 
 def _memory(values: KsmValues | None) -> NodeMemory:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.procfs import KsmStat
 
 CHILD: Final = Path(__file__).with_name("probe_child.py")
-CHILD_SECONDS: Final = 30.0
+CHILD_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.02
 
 JUMPS_OVER_HOLES: Final = b" ksm_next_page_pmd_entry\n"
@@ -39,6 +39,9 @@ SCANS_TO_NOTICE: Final = 2
 """Scans after which ksmd has seen every process that it knows of."""
 
 Method = Literal["Prctl", "Madvise"]
+
+MAY_STAY_OPEN: Final = ("exec_merges", "scan_skips_holes", "unmerge_keeps_flags")
+"""Features that it may not be possible to find out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,17 @@ class KernelFeatures:
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         return asdict(self)
+
+    def names(self) -> list[str]:
+        """What the kernel can do, and as `...Unknown` what could not be found out.
+
+        At most 15 names of at most 32 characters: a status has room for 16.
+        """
+        return [
+            name.title().replace("_", "") + ("Unknown" if value is None else "")
+            for name, value in sorted(asdict(self).items())
+            if value is True or (value is None and name in MAY_STAY_OPEN)
+        ]
 
 
 def probe(*, proc: Path = PROC, ksm_root: Path = KSM_ROOT) -> KernelFeatures:

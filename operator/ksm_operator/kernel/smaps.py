@@ -100,9 +100,9 @@ def parse_vmas(text: str) -> list[Vma]:
             continue
         if name == "VmFlags":
             flags = frozenset(value.split())
-        elif value.endswith(" kB") and value[:-3].strip().isdigit():
+        elif value.endswith(" kB") and value[:-3].strip().isdecimal():
             numbers[name] = int(value[:-3]) * 1024
-        elif name == "ProtectionKey" and value.strip().isdigit():
+        elif name == "ProtectionKey" and value.strip().isdecimal():
             numbers[name] = int(value)
     finish()
     return found
@@ -116,6 +116,8 @@ def _header(line: str) -> tuple[int, int, str] | None:
     try:
         start, end = int(low, 16), int(high, 16)
     except ValueError:
+        return None
+    if not 0 <= start < end:
         return None
     parts = rest.split(maxsplit=4)
     return (start, end, parts[4] if len(parts) > 4 else "")  # noqa: PLR2004 - the name is the sixth
@@ -137,7 +139,7 @@ def read_merged_bytes(process: Process, *, proc: Path = PROC) -> int:
     )
     zero_bytes = (stat.zero_pages or 0) * page_size()
     number = fields.get("KSM", "").removesuffix(" kB").strip()
-    if number.isdigit():
+    if number.isdecimal():
         return int(number) * 1024 + zero_bytes
     return (stat.merging_pages or 0) * page_size() + zero_bytes
 
