@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from ksm_operator.kernel.remote import Syscall
 from ksm_operator.kernel.smaps import LOCKED, USERFAULTFD, Vma, read_vmas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ksm_operator.kernel.tracer import RemoteCalls
@@ -103,14 +104,17 @@ def without(some: Iterable[Range], others: Iterable[Range]) -> tuple[Range, ...]
     """Addresses of the first that are not in the second."""
     removed = joined(others)
     result: list[Range] = []
+    first = 0
     for each in joined(some):
         start = each.start
-        for hole in removed:
-            if hole.end <= start or hole.start >= each.end:
-                continue
+        while first < len(removed) and removed[first].end <= start:
+            first += 1
+        for hole in removed[first:]:
+            if hole.start >= each.end:
+                break
             if hole.start > start:
                 result.append(Range(start, hole.start))
-            start = max(start, hole.end)
+            start = hole.end
         if start < each.end:
             result.append(Range(start, each.end))
     return tuple(result)
@@ -210,36 +214,44 @@ def give_back(
         RemoteCallFailed: the kernel refused a call for another reason than memory.
     """
     ours = joined(ranges)
-    reason = None
     try:
-        for vma in read_vmas(process, proc=proc):
-            if vma.is_mergeable and not _unmark(process, tracer, vma, ours, headroom):
-                reason = "NoHeadroom"
-                break
+        reason = _unmark(process, tracer, steps(read_vmas(process, proc=proc), ours), headroom)
     except Postponed as error:
         reason = error.reason
     left = common(own_ranges(read_vmas(process, proc=proc)), ours)
     return GivenBack(left, reason or ("StillMergeable" if left else None))
 
 
+def steps(vmas: Iterable[Vma], ours: Sequence[Range]) -> Iterator[tuple[Range, int]]:
+    """The parts of `ours` that are marked, in pieces, each with the bytes that it can cost."""
+    for vma in vmas:
+        if not vma.is_mergeable:
+            continue
+        # Kernels before 6.6 do not say what is merged, and pages of zeroes never count.
+        most = vma.anonymous_bytes + page_size()
+        first = max(0, bisect_right(ours, Range(vma.start, vma.start)) - 1)
+        for each in ours[first:]:
+            if each.start >= vma.end:
+                break
+            end = min(vma.end, each.end)
+            for start in range(max(vma.start, each.start), end, STEP_BYTES):
+                step = Range(start, min(start + STEP_BYTES, end))
+                yield step, min(step.size, most)
+
+
 def _unmark(
     process: Process,
     tracer: RemoteCalls,
-    vma: Vma,
-    ours: Sequence[Range],
+    pieces: Iterable[tuple[Range, int]],
     headroom: Callable[[], int | None],
-) -> bool:
-    """One range in steps; False when the next one does not fit."""
-    for part in common([Range(vma.start, vma.end)], ours):
-        for start in range(part.start, part.end, STEP_BYTES):
-            step = Range(start, min(start + STEP_BYTES, part.end))
-            room = headroom()
-            # Kernels before 6.6 do not say what is merged, and pages of zeroes never count.
-            worst = min(step.size, vma.anonymous_bytes + page_size())
-            if room is not None and worst > room:
-                return False
-            _make(process, tracer, [step], MADV_UNMERGEABLE)
-    return True
+) -> str | None:
+    """Returns why it ended early; None when it did not."""
+    for piece, worst in pieces:
+        room = headroom()
+        if room is not None and worst > room:
+            return "NoHeadroom"
+        _make(process, tracer, [piece], MADV_UNMERGEABLE)
+    return None
 
 
 def restore_own(

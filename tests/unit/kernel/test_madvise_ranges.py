@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from ksm_operator.kernel.madvise import (
     MOST_RANGES,
     SPARSE_FROM_BYTES,
+    STEP_BYTES,
     Range,
     choose,
     common,
     joined,
     own_ranges,
+    steps,
     without,
 )
+from ksm_operator.kernel.procfs import page_size
 from ksm_operator.kernel.smaps import Vma
 
 MIB = 1 << 20
@@ -43,6 +46,32 @@ def test_ranges_are_sets_of_addresses(some: list[Range], others: list[Range]) ->
     for result in (joined(some), common(some, others), without(some, others)):
         assert list(result) == sorted(result)
         assert sum(each.size for each in result) == len(addresses(result)), "no address twice"
+
+
+@given(RANGES, RANGES)
+def test_giving_back_touches_ours_where_it_is_marked(marks: list[Range], ours: list[Range]) -> None:
+    """Not one page of the program's own marks, and every page of ours that is still marked."""
+    page = 4096
+    scaled = [Range(each.start * page, each.end * page) for each in joined(ours)]
+    vmas = [
+        Vma(each.start * page, each.end * page, "", frozenset({"mg"}), 0, page, 0)
+        for each in joined(marks)
+    ]
+    pieces = list(steps(vmas, scaled))
+    touched = {
+        address // page for piece, _ in pieces for address in range(piece.start, piece.end, page)
+    }
+    assert touched == addresses(marks) & addresses(ours)
+    assert all(0 < worst <= piece.size for piece, worst in pieces)
+
+
+def test_steps_are_small_and_cost_no_more_than_is_there() -> None:
+    """A step stops the program's other threads while it lasts, and needs that much room."""
+    marked = replace(PLAIN, flags=frozenset({"mg"}), anonymous_bytes=MIB)
+    pieces = list(steps([marked, PLAIN], [Range(0, 1 << 40)]))
+    assert len(pieces) == PLAIN.size // STEP_BYTES
+    assert all(piece.size == STEP_BYTES for piece, _ in pieces)
+    assert {worst for _, worst in pieces} == {MIB + page_size()}
 
 
 def test_populated_anonymous_memory_is_marked() -> None:
