@@ -229,6 +229,34 @@ def test_it_ends_with_its_agent(number: int, start: Start) -> None:
     assert ends_well(target)
 
 
+DIES_WHILE_IT_WAITS = AGENT.replace(
+    "sys.stdin.readline()",
+    "helper.call(find_process(int(sys.argv[2])), [Syscall('poll', (0, 0, 1000), 10.0)])",
+)
+"""Its last request takes a second."""
+
+
+def test_a_visit_under_way_is_finished_first(start: Start) -> None:
+    """An agent that is killed must not leave a thread in the middle of somebody else's call."""
+    target = start(code=WAIT)
+    target.wait_for_state("S")
+    agent = start(str(PACKAGE_ROOT), str(target.pid), code=DIES_WHILE_IT_WAITS)
+    helper_pid = int(agent.line())
+    process = Process(helper_pid, kernel.start_time(helper_pid) or 0)
+    wait_until(lambda: tracer_of(target) != 0, "the visit")
+    os.kill(agent.pid, signal.SIGKILL)
+    agent.popen.wait(10)
+    wait_until(lambda: not is_alive(process), "the helper has ended")
+    assert tracer_of(target) == 0
+    assert ends_well(target)
+
+
+def tracer_of(target: Target) -> int:
+    """The thread that traces it; 0 for none."""
+    words = Path(f"/proc/{target.pid}/status").read_text().split()
+    return int(words[words.index("TracerPid:") + 1])
+
+
 def test_signals_for_the_agent_do_not_end_it(start: Start, helper: Helper) -> None:
     """It ends at a moment of its choice; a terminal's Ctrl-C reaches its group only."""
     target = start(code=WAIT)
