@@ -11,21 +11,31 @@ import pytest
 
 from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import (
+    AlreadyMergeable,
     Enrolled,
     Helper,
     KernelError,
     Postponed,
     Process,
     ProcessGone,
+    Refused,
+    SkipReason,
+    Syscall,
     Visit,
     enrol,
+    enrol_many,
     is_alive,
+    merges_everything,
+    probe,
     release,
 )
 from ksm_operator.kernel import helper as helper_module
 from ksm_operator.kernel.enrol import get_merge
 from ksm_operator.kernel.helper import PACKAGE_ROOT
 from support import kernel
+
+ASK = Syscall("prctl", (3, 0, 0, 0, 0))
+"""PR_GET_DUMPABLE: answers 1, changes nothing, and every kernel knows it."""
 
 WAIT = "import sys; print('ready', flush=True); sys.stdin.readline()"
 CAP_SYS_RESOURCE = 24
@@ -62,11 +72,13 @@ def ends_well(target: Target) -> bool:
 
 def test_it_enrols_and_releases(start: Start, helper: Helper) -> None:
     """It makes the same calls as the tracer in this process does."""
+    if probe().method != "Prctl":
+        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
     target = start(code=WAIT)
     assert isinstance(enrol(target.process, helper), Enrolled)
-    assert kernel.merge_any(target.pid)
+    assert helper.call(target.process, [get_merge()]).results == (1,)
     assert release(target.process, helper, lambda: None).done
-    assert not kernel.merge_any(target.pid)
+    assert helper.call(target.process, [get_merge()]).results == (0,)
     assert ends_well(target)
 
 
@@ -78,7 +90,7 @@ def test_many_requests_in_one_go(start: Start, helper: Helper) -> None:
     gone = Process(targets[0].pid, 1)
     processes = [target.process for target in targets]
     processes.insert(20, gone)
-    answers = helper.call_many([(process, [get_merge()]) for process in processes])
+    answers = helper.call_many([(process, [ASK]) for process in processes])
     assert len(answers) == len(processes)
     for process, answer in zip(processes, answers, strict=True):
         if process is gone:
@@ -86,7 +98,26 @@ def test_many_requests_in_one_go(start: Start, helper: Helper) -> None:
             assert answer.pid == gone.pid
         else:
             assert isinstance(answer, Visit), answer
-            assert (answer.results, answer.tid) == ((0,), process.pid)
+            assert (answer.results, answer.tid) == ((1,), process.pid)
+
+
+def test_many_are_enrolled_in_one_go(start: Start, helper: Helper) -> None:
+    """Each is judged and verified as if it were alone."""
+    if probe().method != "Prctl":
+        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
+    targets = [start(code=WAIT) for _ in range(4)]
+    locked = start(code="import ctypes; ctypes.CDLL(None).mlockall(1); " + WAIT)
+    enrol(targets[0].process, helper)
+    gone = Process(targets[1].pid, 1)
+    processes = [gone, locked.process, *(target.process for target in targets)]
+    first, second, third, *others = enrol_many(processes, helper)
+    assert isinstance(first, ProcessGone)
+    assert isinstance(second, Refused)
+    assert second.reason == SkipReason.LOCKED_MEMORY
+    assert third == AlreadyMergeable(targets[0].process, "Prctl")
+    assert [type(one) for one in others] == [Enrolled] * 3
+    assert all(merges_everything(target.process) for target in targets)
+    assert all(ends_well(target) for target in targets)
 
 
 def test_errors_cross_unchanged(start: Start, helper: Helper) -> None:
@@ -95,21 +126,21 @@ def test_errors_cross_unchanged(start: Start, helper: Helper) -> None:
     os.kill(target.pid, signal.SIGSTOP)
     target.wait_for_state("T")
     with pytest.raises(Postponed) as caught:
-        helper.call(target.process, [get_merge()])
+        helper.call(target.process, [ASK])
     assert (caught.value.reason, caught.value.pid) == ("Stopped", target.pid)
     os.kill(target.pid, signal.SIGCONT)
     target.kill()
     with pytest.raises(ProcessGone):
-        helper.call(target.process, [get_merge()])
+        helper.call(target.process, [ASK])
 
 
 def test_killed_between_requests(start: Start, helper: Helper) -> None:
     """The next request finds a new helper, and the death is counted."""
     target = start(code=WAIT)
-    helper.call(target.process, [get_merge()])
+    helper.call(target.process, [ASK])
     before = pid_of(helper)
     kill_helper(helper)
-    assert helper.call(target.process, [get_merge()]).results == (0,)
+    assert helper.call(target.process, [ASK]).results == (1,)
     assert pid_of(helper) != before
     assert helper.deaths == 1
     assert not helper.failing
@@ -120,12 +151,12 @@ def test_killed_during_a_request(start: Start, helper: Helper) -> None:
     """The request is postponed under a name of its own, the target goes on, the next one works."""
     target = start(code=WAIT)
     target.wait_for_state("S")
-    helper.call(target.process, [get_merge()])
+    helper.call(target.process, [ASK])
     pid = pid_of(helper)
     answers: list[Visit | KernelError] = []
     with subprocess.Popen(["sh", "-c", f"sleep 0.05; kill -9 {pid}"]) as killer:
         while not helper.deaths:
-            answers += helper.call_many([(target.process, [get_merge()])] * 100)
+            answers += helper.call_many([(target.process, [ASK])] * 100)
         assert killer.wait() == 0
     lost = [answer for answer in answers if not isinstance(answer, Visit)]
     assert helper.deaths == 1
@@ -133,7 +164,7 @@ def test_killed_during_a_request(start: Start, helper: Helper) -> None:
     assert {answer.reason for answer in lost if isinstance(answer, Postponed)} <= {
         "HelperRestarted"
     }
-    assert helper.call(target.process, [get_merge()]).results == (0,)
+    assert helper.call(target.process, [ASK]).results == (1,)
     assert target.state() == "S"
     assert ends_well(target)
 
@@ -144,17 +175,17 @@ def test_one_that_does_not_answer_is_ended(
     """A stuck helper must not stop the agent for ever."""
     target = start(code=WAIT)
     target.wait_for_state("S")
-    helper.call(target.process, [get_merge()])
+    helper.call(target.process, [ASK])
     stuck = pid_of(helper)
     os.kill(stuck, signal.SIGSTOP)
     with monkeypatch.context() as shorter:
         shorter.setattr(helper_module, "ANSWER_SECONDS", 0.1)
         shorter.setattr(helper_module, "TRIES", 0)
         with pytest.raises(Postponed) as caught:
-            helper.call(target.process, [get_merge()])
+            helper.call(target.process, [ASK])
     assert caught.value.reason == "HelperRestarted"
     assert not Path(f"/proc/{stuck}").exists()
-    assert helper.call(target.process, [get_merge()]).results == (0,)
+    assert helper.call(target.process, [ASK]).results == (1,)
     assert ends_well(target)
 
 
@@ -162,10 +193,10 @@ def test_one_that_dies_again_and_again_is_reported(start: Start, helper: Helper)
     """Somebody should look, and meanwhile it is not started thousands of times."""
     target = start(code=WAIT)
     for _ in range(3):
-        assert helper.call(target.process, [get_merge()]).results == (0,)
+        assert helper.call(target.process, [ASK]).results == (1,)
         kill_helper(helper)
     with pytest.raises(Postponed) as caught:
-        helper.call(target.process, [get_merge()])
+        helper.call(target.process, [ASK])
     assert caught.value.reason == "HelperFailing"
     assert helper.failing
     assert helper.deaths == 3
@@ -176,9 +207,9 @@ AGENT = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from ksm_operator.kernel import Helper, find_process
-from ksm_operator.kernel.enrol import get_merge
+from ksm_operator.kernel import Syscall
 helper = Helper()
-helper.call(find_process(int(sys.argv[2])), [get_merge()])
+helper.call(find_process(int(sys.argv[2])), [Syscall("prctl", (3, 0, 0, 0, 0))])
 print("ready", flush=True)
 print(helper.pid, flush=True)
 sys.stdin.readline()
@@ -198,14 +229,42 @@ def test_it_ends_with_its_agent(number: int, start: Start) -> None:
     assert ends_well(target)
 
 
+DIES_WHILE_IT_WAITS = AGENT.replace(
+    "sys.stdin.readline()",
+    "helper.call(find_process(int(sys.argv[2])), [Syscall('poll', (0, 0, 1000), 10.0)])",
+)
+"""Its last request takes a second."""
+
+
+def test_a_visit_under_way_is_finished_first(start: Start) -> None:
+    """An agent that is killed must not leave a thread in the middle of somebody else's call."""
+    target = start(code=WAIT)
+    target.wait_for_state("S")
+    agent = start(str(PACKAGE_ROOT), str(target.pid), code=DIES_WHILE_IT_WAITS)
+    helper_pid = int(agent.line())
+    process = Process(helper_pid, kernel.start_time(helper_pid) or 0)
+    wait_until(lambda: tracer_of(target) != 0, "the visit")
+    os.kill(agent.pid, signal.SIGKILL)
+    agent.popen.wait(10)
+    wait_until(lambda: not is_alive(process), "the helper has ended")
+    assert tracer_of(target) == 0
+    assert ends_well(target)
+
+
+def tracer_of(target: Target) -> int:
+    """The thread that traces it; 0 for none."""
+    words = Path(f"/proc/{target.pid}/status").read_text().split()
+    return int(words[words.index("TracerPid:") + 1])
+
+
 def test_signals_for_the_agent_do_not_end_it(start: Start, helper: Helper) -> None:
     """It ends at a moment of its choice; a terminal's Ctrl-C reaches its group only."""
     target = start(code=WAIT)
-    helper.call(target.process, [get_merge()])
+    helper.call(target.process, [ASK])
     pid = pid_of(helper)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(pid, number)
-    assert helper.call(target.process, [get_merge()]).results == (0,)
+    assert helper.call(target.process, [ASK]).results == (1,)
     assert pid_of(helper) == pid
     assert os.getsid(pid) == os.getpgid(pid) == pid
 
@@ -213,7 +272,7 @@ def test_signals_for_the_agent_do_not_end_it(start: Start, helper: Helper) -> No
 def test_the_oom_killer_passes_over_it_where_that_may_be_had(start: Start, helper: Helper) -> None:
     """It says what the kernel granted, which takes CAP_SYS_RESOURCE."""
     target = start(code=WAIT)
-    helper.call(target.process, [get_merge()])
+    helper.call(target.process, [ASK])
     shown = int(Path(f"/proc/{pid_of(helper)}/oom_score_adj").read_text())
     assert helper.oom_score_adj == shown
     status = Path("/proc/self/status").read_text().split()
@@ -225,7 +284,7 @@ def test_the_oom_killer_passes_over_it_where_that_may_be_had(start: Start, helpe
 def test_it_is_small(start: Start, helper: Helper) -> None:
     """Every node pays for it: what it adds to the agent is bounded."""
     target = start(code=WAIT)
-    helper.call(target.process, [get_merge()])
+    helper.call(target.process, [ASK])
     lines = Path(f"/proc/{pid_of(helper)}/smaps_rollup").read_text().splitlines()
     pss = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
     print(f"helper process: {pss / MIB:.1f} MiB (PSS), CPython {sys.version.split()[0]}")

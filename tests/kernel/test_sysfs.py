@@ -12,6 +12,7 @@ from ksm_operator.kernel import (
     SysfsInvalid,
     Tracer,
     enrol,
+    probe,
     restore_plan,
 )
 from ksm_operator.kernel.sysfs_files import FILES, WHILE_SHARED, WRITABLE
@@ -61,6 +62,8 @@ def test_not_while_pages_are_shared(
     ksmd: None, holder: Callable[..., Target], tracer: Tracer
 ) -> None:
     """EBUSY has a name, and what to do about it; the value that is there already is no change."""
+    if probe().method != "Prctl":
+        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
     sysfs = KsmSysfs()
     for _ in range(2):
         enrol(holder(4).process, tracer)

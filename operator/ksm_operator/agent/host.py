@@ -91,6 +91,12 @@ def open_host() -> Host:
         features = probe()
         if features.unsupported is not None:
             raise Obstacle("Unsupported", features.unsupported)
+        if features.method != "Prctl":
+            raise Obstacle(
+                "Unsupported",
+                f"Kernel {features.release} does not know PR_SET_MEMORY_MERGE: "
+                "Linux 6.4 or later is needed.",
+            )
         return Host(
             sysfs=KsmSysfs(find_writable_root()),
             hierarchy=hierarchy,

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CPU_WINDOW: Final = 60.0
 """Seconds over which ksmd's CPU is averaged for the status."""
 PAUSE: Final = str(SkipReason.PAUSE)
+NEVER_KILLED: Final = -1000
+"""The oom_score_adj that the helper asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +161,13 @@ class Reporter:
         if self._host is None:
             return None
         features = self._host.features
-        flags = {
-            name.replace("_", " ").title().replace(" ", ""): value
-            for name, value in features.to_dict().items()
-        }
+        names = features.names()
+        if self._host.tracer.oom_score_adj == NEVER_KILLED:
+            names.append("HelperIsNeverOomKilled")
         return KernelStatus(
             release=features.release[:64],
             method=features.method or "None",
-            features=tuple(sorted(name[:32] for name, value in flags.items() if value is True))[
-                :16
-            ],
+            features=tuple(names),
         )
 
     def _ksmd_milli_cpu(self) -> int | None:

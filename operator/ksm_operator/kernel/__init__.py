@@ -22,7 +22,8 @@ module                 what it answers
                        `boot_id()`
 :mod:`.smaps`          `read_vmas(process) -> list[Vma]`: ranges, flags, merged bytes;
                        `read_merged_bytes(process) -> int`: what a release would cost
-:mod:`.mergeable`      `mergeable_processes() -> Iterator[Mergeable]`: who asked for merging
+:mod:`.mergeable`      `mergeable_processes() -> Iterator[Mergeable]`: who asked for merging;
+                       `merges_everything(process) -> bool`
 :mod:`.sysfs`          `KsmSysfs(root).read() -> KsmValues`, `.write(file, value)`,
                        `find_writable_root() -> Path`
 :mod:`.baseline`       `Baseline`: values before our first write; `record`, `restore_plan`,
@@ -38,13 +39,16 @@ module                 what it answers
 :mod:`.helper`         `Helper().call(process, [Syscall, ...]) -> Visit`: the same in a process of
                        its own; `call_many`
 :mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
-:mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`
+:mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`; or in two steps,
+                       for a record between them: `prepare(process, features) -> Intent`,
+                       `carry_out(intent, tracer)`
+:mod:`.madvise`        merging by ranges: `choose`, `advise`, `give_back`, `restore_own`
 :mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
 :mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays;
                        `share_of(survey, processes, inodes) -> Share`: with the phantom charge
 :mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
 :mod:`.release_all`    `release_all(members, tracer, rooms, told)`: sharers before payers
-:mod:`.probe`          `probe() -> KernelFeatures`
+:mod:`.probe`          `probe() -> KernelFeatures`; `probe_exec(sysfs, seconds)` where ksmd runs
 :mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
 =====================  =============================================================================
 """
@@ -57,7 +61,16 @@ from ksm_operator.kernel.cgroupfs import (
     pids,
     walk,
 )
-from ksm_operator.kernel.enrol import AlreadyMergeable, Enrolled, enrol
+from ksm_operator.kernel.enrol import (
+    Advised,
+    AlreadyMergeable,
+    Enrolled,
+    Intent,
+    carry_out,
+    enrol,
+    enrol_many,
+    prepare,
+)
 from ksm_operator.kernel.errors import (
     KernelError,
     Postponed,
@@ -81,7 +94,13 @@ from ksm_operator.kernel.headroom import (
 )
 from ksm_operator.kernel.helper import Helper
 from ksm_operator.kernel.lock import AgentLock
-from ksm_operator.kernel.mergeable import Mergeable, is_mergeable, mergeable_processes
+from ksm_operator.kernel.madvise import GivenBack, Range, give_back, restore_own
+from ksm_operator.kernel.mergeable import (
+    Mergeable,
+    is_mergeable,
+    mergeable_processes,
+    merges_everything,
+)
 from ksm_operator.kernel.payers import (
     Estimate,
     Share,
@@ -91,7 +110,7 @@ from ksm_operator.kernel.payers import (
     share_of,
     survey_payers,
 )
-from ksm_operator.kernel.probe import KernelFeatures, probe
+from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
     KsmStat,
     Process,
@@ -123,6 +142,7 @@ from ksm_operator.kernel.watch import (
 )
 
 __all__ = [
+    "Advised",
     "AgentLock",
     "AlreadyMergeable",
     "Baseline",
@@ -133,8 +153,10 @@ __all__ = [
     "Enrolled",
     "Entered",
     "Estimate",
+    "GivenBack",
     "Helper",
     "Hierarchy",
+    "Intent",
     "KernelError",
     "KernelFeatures",
     "KsmStat",
@@ -146,6 +168,7 @@ __all__ = [
     "Postponed",
     "Process",
     "ProcessGone",
+    "Range",
     "Refused",
     "ReleaseProgress",
     "RemoteCallFailed",
@@ -167,23 +190,29 @@ __all__ = [
     "Visit",
     "Vma",
     "boot_id",
+    "carry_out",
     "cgroup_inodes",
     "cgroup_names",
     "enrol",
+    "enrol_many",
     "find_ksmd",
     "find_memory_hierarchy",
     "find_process",
     "find_writable_root",
+    "give_back",
     "is_alive",
     "is_mergeable",
     "join_host_cgroup_namespace",
     "ksmd_cpu_ns",
     "memory_headroom",
     "mergeable_processes",
+    "merges_everything",
     "node_headroom",
     "page_size",
     "pids",
+    "prepare",
     "probe",
+    "probe_exec",
     "read_cgroup",
     "read_ksm_stat",
     "read_meminfo",
@@ -193,6 +222,7 @@ __all__ = [
     "read_vmas",
     "release",
     "release_all",
+    "restore_own",
     "restore_plan",
     "share_of",
     "survey_payers",

@@ -6,7 +6,7 @@ import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.errors import ProcessGone
+from ksm_operator.kernel.errors import KernelError, ProcessGone
 from ksm_operator.kernel.procfs import (
     PROC,
     REALTIME_POLICIES,
@@ -46,22 +46,48 @@ class SkipReason(StrEnum):
     USERFAULTFD = "Userfaultfd"
     """Merging loses its write-protect events."""
     VFIO = "Vfio"
-    """A device writes to its memory by physical address."""
+    """A device reads and writes its memory by physical address."""
+    CONFIDENTIAL_GUEST = "ConfidentialGuest"
+    """It runs a guest whose memory is encrypted (SEV, TDX): equal content never looks equal."""
     VIRTUAL_MACHINE = "VirtualMachine"
     """Its memory is a guest's."""
+    NON_DUMPABLE = "NonDumpable"
+    """It forbids others to look at it, and we lack CAP_SYS_PTRACE over its user namespace."""
     ALREADY_MERGEABLE = "AlreadyMergeable"
     """It asked for merging itself, or something else did on its behalf; it is left as it is."""
 
 
+DESCRIPTORS: Final = (
+    ("anon_inode:[userfaultfd]", SkipReason.USERFAULTFD),
+    ("/dev/userfaultfd", SkipReason.USERFAULTFD),
+    ("/dev/vfio/*", SkipReason.VFIO),
+    ("anon_inode:[vfio-device]", SkipReason.VFIO),
+    ("anon_inode:vfio-device", SkipReason.VFIO),
+    ("/dev/iommu", SkipReason.VFIO),
+    ("/dev/vhost-vdpa-*", SkipReason.VFIO),
+    # Only the host's side: /dev/sev-guest and /dev/tdx_guest are what a program inside has open.
+    ("/dev/sev", SkipReason.CONFIDENTIAL_GUEST),
+    ("anon_inode:[kvm-gmem]", SkipReason.CONFIDENTIAL_GUEST),
+    ("/[kvm-gmem]*", SkipReason.CONFIDENTIAL_GUEST),
+    ("anon_inode:kvm-vm", SkipReason.VIRTUAL_MACHINE),
+)
+"""What an open file points to (/proc/PID/fd), and what it tells; earlier rows win.
+
+A name that ends with `*` is the beginning of many. Sources: the names that
+anon_inode_getfile and misc devices get in fs/userfaultfd.c, drivers/vfio, drivers/iommu/iommufd,
+drivers/vhost/vdpa.c, drivers/crypto/ccp/sev-dev.c, virt/kvm/kvm_main.c, virt/kvm/guest_memfd.c.
+"""
+
+
 def descriptor_reason(targets: Iterable[str]) -> SkipReason | None:
-    """Judge by where the open files point to (/proc/PID/fd)."""
-    for target in targets:
-        if target == "anon_inode:[userfaultfd]":
-            return SkipReason.USERFAULTFD
-        if target.startswith(("/dev/vfio/", "anon_inode:[vfio-device]")):
-            return SkipReason.VFIO
-        if target == "anon_inode:kvm-vm":
-            return SkipReason.VIRTUAL_MACHINE
+    """Judge by where the open files point to."""
+    present = set(targets)
+    for name, reason in DESCRIPTORS:
+        beginning = name.removesuffix("*")
+        if name in present or (
+            beginning != name and any(target.startswith(beginning) for target in present)
+        ):
+            return reason
     return None
 
 
@@ -69,8 +95,8 @@ def status_reason(comm: str, status: Mapping[str, str]) -> SkipReason | None:
     """Judge by /proc/PID/status."""
     if comm == "pause" and status.get("NSpid", "").split()[-1:] == ["1"]:
         return SkipReason.PAUSE
-    locked = status.get("VmLck", "0 kB").split()[0]
-    if locked.isdigit() and int(locked) * 1024 > LOCKED_TOLERANCE_BYTES:
+    locked = status.get("VmLck", "0 kB").split()[:1]
+    if locked and locked[0].isdigit() and int(locked[0]) * 1024 > LOCKED_TOLERANCE_BYTES:
         return SkipReason.LOCKED_MEMORY
     return None
 
@@ -92,18 +118,54 @@ def why_not(process: Process, *, proc: Path = PROC) -> SkipReason | None:
         ProcessGone: it exited.
         KernelError: no right to look.
     """
-    stat = check_alive(process, proc=proc)
-    if stat.is_kernel_thread:
+    if check_alive(process, proc=proc).is_kernel_thread:
         return SkipReason.KERNEL_THREAD
     if read_ksm_stat(process, proc=proc).merge_any:
         return SkipReason.ALREADY_MERGEABLE
-    return (
-        status_reason(stat.comm, read_status(process.pid, proc=proc))
-        or (SkipReason.THIRTY_TWO_BIT if _is_32_bit(process, proc) else None)
-        or (SkipReason.REAL_TIME if _is_real_time(process, proc) else None)
-        or descriptor_reason(_descriptors(process, proc))
-        or range_reason(read_vmas(process, proc=proc))
-    )
+    return never(process, proc=proc) or range_reason(read_vmas(process, proc=proc))
+
+
+def never(process: Process, *, proc: Path = PROC) -> SkipReason | None:
+    """As `why_not`, without a look at its ranges: cheap, and blind to what they alone tell.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to look.
+    """
+    stat = check_alive(process, proc=proc)
+    if stat.is_kernel_thread:
+        return SkipReason.KERNEL_THREAD
+    try:
+        return (
+            status_reason(stat.comm, read_status(process.pid, proc=proc))
+            or (SkipReason.THIRTY_TWO_BIT if _is_32_bit(process, proc) else None)
+            or (SkipReason.REAL_TIME if _is_real_time(process, proc) else None)
+            or descriptor_reason(_descriptors(process, proc))
+        )
+    except PermissionError as error:
+        if is_non_dumpable(process, proc=proc):
+            return SkipReason.NON_DUMPABLE
+        raise KernelError(
+            f"process {process.pid} cannot be looked at ({error.strerror}): root with "
+            "CAP_SYS_PTRACE is needed"
+        ) from error
+
+
+def is_non_dumpable(process: Process, *, proc: Path = PROC) -> bool:
+    """True if it forbids others to look at it: its files in /proc are not its own user's then.
+
+    proc(5) gives them to root (of its user namespace); root's own processes do not show it.
+
+    Raises:
+        ProcessGone: it exited.
+    """
+    directory = f"{proc}/{process.pid}"
+    try:
+        owner = os.stat(directory + "/status").st_uid  # noqa: PTH116 - a plain path
+    except OSError as error:
+        raise ProcessGone(process.pid) from error
+    words = read_status(process.pid, proc=proc).get("Uid", "").split()
+    return len(words) > 1 and owner != int(words[1])
 
 
 def _is_32_bit(process: Process, proc: Path) -> bool:
@@ -129,10 +191,14 @@ def _descriptors(process: Process, proc: Path) -> Iterable[str]:
     directory = f"{proc}/{process.pid}/fd"
     try:
         names = os.listdir(directory)  # noqa: PTH208 - names only
+    except PermissionError:
+        raise
     except OSError as error:
         raise ProcessGone(process.pid) from error
     for name in names:
         try:
             yield os.readlink(f"{directory}/{name}")  # noqa: PTH115 - thousands of them
+        except PermissionError:
+            raise  # passed over, it would hide what must keep the process out
         except OSError:
             continue

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.errors import KernelError
 from ksm_operator.kernel.procfs import PROC, KsmStat, Process, find_process, pids, read_ksm_stat
+from ksm_operator.kernel.smaps import read_vmas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from ksm_operator.kernel.smaps import Vma
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,27 @@ def is_mergeable(stat: KsmStat) -> bool:
     if stat.merge_any is None:
         return stat.rmap_items > 0 or bool(stat.merging_pages)
     return stat.merge_any or bool(stat.mergeable)
+
+
+def marks_everything(vmas: Iterable[Vma]) -> bool:
+    """True if merging is on for the whole process, as its ranges show it.
+
+    PR_SET_MEMORY_MERGE marks the stack too, which no program gives to madvise.
+    """
+    return any(vma.is_mergeable for vma in vmas if vma.name == "[stack]")
+
+
+def merges_everything(process: Process, *, proc: Path = PROC) -> bool:
+    """Whether merging is on for the whole process, by a prctl of its own, its parent's or ours.
+
+    Kernels before 6.14 do not say it in ksm_stat; there the ranges are read, which costs more.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to read it.
+    """
+    flag = read_ksm_stat(process, proc=proc).merge_any
+    return flag if flag is not None else marks_everything(read_vmas(process, proc=proc))
 
 
 def mergeable_processes(*, proc: Path = PROC) -> Iterator[Mergeable]:

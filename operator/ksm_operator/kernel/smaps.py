@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MERGEABLE = "mg"
 LOCKED = "lo"
 USERFAULTFD = frozenset({"um", "uw", "ui"})
-ABOVE_BIT_31 = frozenset({"um", "ss", "mt", "sl"})
+ABOVE_BIT_31 = frozenset({"ui", "ss", "mt", "sl"})
 """Userfaultfd minor faults, shadow stacks, memory tags, sealed: flags that need 64 bits."""
 
 
@@ -37,6 +37,7 @@ class Vma:
         anonymous_bytes: resident and private to the process (merged pages included).
         ksm_bytes: merged by ksmd, without pages of zeroes (6.6; 0 on older kernels).
         protection_key: pkeys(7); 0 is everybody's.
+        huge_bytes: of `anonymous_bytes`, in transparent huge pages.
     """
 
     start: int
@@ -47,6 +48,7 @@ class Vma:
     anonymous_bytes: int
     ksm_bytes: int
     protection_key: int = 0
+    huge_bytes: int = 0
 
     @property
     def size(self) -> int:
@@ -83,6 +85,7 @@ def parse_vmas(text: str) -> list[Vma]:
                     numbers.get("Anonymous", 0),
                     numbers.get("KSM", 0),
                     numbers.get("ProtectionKey", 0),
+                    numbers.get("AnonHugePages", 0),
                 )
             )
 
@@ -97,9 +100,9 @@ def parse_vmas(text: str) -> list[Vma]:
             continue
         if name == "VmFlags":
             flags = frozenset(value.split())
-        elif value.endswith(" kB") and value[:-3].strip().isdigit():
+        elif value.endswith(" kB") and value[:-3].strip().isdecimal():
             numbers[name] = int(value[:-3]) * 1024
-        elif name == "ProtectionKey" and value.strip().isdigit():
+        elif name == "ProtectionKey" and value.strip().isdecimal():
             numbers[name] = int(value)
     finish()
     return found
@@ -113,6 +116,8 @@ def _header(line: str) -> tuple[int, int, str] | None:
     try:
         start, end = int(low, 16), int(high, 16)
     except ValueError:
+        return None
+    if not 0 <= start < end:
         return None
     parts = rest.split(maxsplit=4)
     return (start, end, parts[4] if len(parts) > 4 else "")  # noqa: PLR2004 - the name is the sixth
@@ -134,7 +139,7 @@ def read_merged_bytes(process: Process, *, proc: Path = PROC) -> int:
     )
     zero_bytes = (stat.zero_pages or 0) * page_size()
     number = fields.get("KSM", "").removesuffix(" kB").strip()
-    if number.isdigit():
+    if number.isdecimal():
         return int(number) * 1024 + zero_bytes
     return (stat.merging_pages or 0) * page_size() + zero_bytes
 

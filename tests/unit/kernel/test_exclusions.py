@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from ksm_operator.kernel import AgentLock, SkipReason
-from ksm_operator.kernel.exclusions import descriptor_reason, range_reason, status_reason
+from ksm_operator.kernel.exclusions import (
+    DESCRIPTORS,
+    descriptor_reason,
+    range_reason,
+    status_reason,
+)
 from ksm_operator.kernel.smaps import Vma
 
 
@@ -13,11 +18,25 @@ from ksm_operator.kernel.smaps import Vma
     ("target", "reason"),
     [
         ("anon_inode:[userfaultfd]", SkipReason.USERFAULTFD),
+        ("/dev/userfaultfd", SkipReason.USERFAULTFD),
         ("/dev/vfio/12", SkipReason.VFIO),
+        ("/dev/vfio/vfio", SkipReason.VFIO),
+        ("/dev/vfio/devices/vfio0", SkipReason.VFIO),
         ("anon_inode:[vfio-device]", SkipReason.VFIO),
+        ("anon_inode:vfio-device", SkipReason.VFIO),
+        ("/dev/iommu", SkipReason.VFIO),
+        ("/dev/vhost-vdpa-0", SkipReason.VFIO),
+        ("/dev/sev", SkipReason.CONFIDENTIAL_GUEST),
+        ("anon_inode:[kvm-gmem]", SkipReason.CONFIDENTIAL_GUEST),
+        ("/[kvm-gmem] (deleted)", SkipReason.CONFIDENTIAL_GUEST),
         ("anon_inode:kvm-vm", SkipReason.VIRTUAL_MACHINE),
         ("anon_inode:[eventpoll]", None),
+        ("anon_inode:kvm-vcpu:0", None),
         ("/dev/kvm", None),
+        ("/dev/vhost-net", None),
+        ("/dev/sev-guest", None),
+        ("/dev/tdx_guest", None),
+        ("/dev/vfio", None),
     ],
 )
 def test_open_files_tell(target: str, reason: SkipReason | None) -> None:
@@ -25,11 +44,24 @@ def test_open_files_tell(target: str, reason: SkipReason | None) -> None:
     assert descriptor_reason(["socket:[1]", target, "pipe:[2]"]) is reason
 
 
+def test_every_row_of_the_table_is_told() -> None:
+    """A row that an earlier one hides would never be counted under its own name."""
+    for name, reason in DESCRIPTORS:
+        assert descriptor_reason([name.replace("*", "x")]) is reason
+
+
+def test_what_may_never_be_enrolled_outweighs_what_is_skipped_by_default() -> None:
+    """A guest with a device of its own stays out, also where guests are asked for."""
+    guest = ["anon_inode:kvm-vm", "/dev/vfio/7"]
+    assert descriptor_reason(guest) is descriptor_reason(guest[::-1]) is SkipReason.VFIO
+
+
 def test_locked_memory_has_a_small_tolerance() -> None:
     """A key store of a library is not a program that must never fault."""
     assert status_reason("x", {"VmLck": "64 kB"}) is None
     assert status_reason("x", {"VmLck": "65 kB"}) is SkipReason.LOCKED_MEMORY
     assert status_reason("x", {}) is None
+    assert status_reason("x", {"VmLck": ""}) is None
 
 
 def test_pause_is_pid_1_of_its_namespace() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ Size:               2048 kB
 Rss:                2048 kB
 Anonymous:          1024 kB
 KSM:                 512 kB
+AnonHugePages:         8 kB
 THPeligible:           0
 ProtectionKey:         0
 VmFlags: rd wr mr mw me ac mg sd
@@ -30,6 +32,7 @@ def test_ranges_and_their_numbers() -> None:
     first, second, last = parse_vmas(TEXT)
     assert (first.start, first.size, first.name) == (0x7F0000000000, 2 << 20, "")
     assert (first.rss_bytes, first.anonymous_bytes, first.ksm_bytes) == (2 << 20, 1 << 20, 1 << 19)
+    assert first.huge_bytes == 8192
     assert first.is_mergeable
     assert second.name == "/tmp/a name: with - signs"
     assert not second.is_mergeable
@@ -41,6 +44,23 @@ def test_ranges_and_their_numbers() -> None:
 def test_no_text_breaks_it(text: str) -> None:
     """A mapped file's name is the program's choice."""
     parse_vmas(text)
+
+
+@given(st.integers(0, len(TEXT)), st.integers(0, len(TEXT)), st.text(max_size=20))
+def test_a_damaged_text_yields_sound_ranges_only(start: int, end: int, instead: str) -> None:
+    """Addresses become arguments of system calls: none comes from half a line."""
+    for vma in parse_vmas(TEXT[:start] + instead + TEXT[end:]):
+        assert 0 <= vma.start < vma.end
+        assert min(vma.rss_bytes, vma.anonymous_bytes, vma.ksm_bytes, vma.huge_bytes) >= 0
+
+
+@pytest.mark.parametrize("flag", ["ui", "ss", "mt", "sl"])
+def test_flags_above_bit_31(flag: str) -> None:
+    """Older kernels lose them in MADV_UNMERGEABLE; `um` and `uw` are below."""
+    header = "1000-2000 rw-p 00000000 00:00 0\nVmFlags: rd wr um uw"
+    (low,) = parse_vmas(header)
+    (high,) = parse_vmas(f"{header} {flag}")
+    assert (low.has_high_flags, high.has_high_flags) == (False, True)
 
 
 def test_merged_bytes_come_from_the_page_tables(tmp_path: Path) -> None:
