@@ -52,8 +52,12 @@ WORDS: Final = {
     SkipReason.REAL_TIME: "a thread of it runs under a real-time policy, and a write to a merged "
     "page waits",
     SkipReason.USERFAULTFD: "it uses userfaultfd, which merging would make lose events",
-    SkipReason.VFIO: "a device writes to its memory by physical address",
+    SkipReason.VFIO: "a device reads and writes its memory by physical address",
+    SkipReason.CONFIDENTIAL_GUEST: "it runs a guest whose memory is encrypted, so that nothing in "
+    "it looks equal",
     SkipReason.VIRTUAL_MACHINE: "its memory is a virtual machine's",
+    SkipReason.NON_DUMPABLE: "it forbids others to look at it, and CAP_SYS_PTRACE over its user "
+    "namespace is lacking",
     SkipReason.ALREADY_MERGEABLE: "merging is on already; it is left as it is",
 }
 
