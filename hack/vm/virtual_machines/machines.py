@@ -39,7 +39,7 @@ AMD64 = Architecture(
     qemu="qemu-system-x86_64",
     packages=("qemu-system-x86", "seabios"),
     cross_packages=("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"),
-    hardware=("-M", "q35", "-cpu", "max"),
+    hardware=("-M", "q35,mem-merge=off", "-cpu", "max"),
     console="ttyS0",
 )
 ARM64 = Architecture(
@@ -51,7 +51,7 @@ ARM64 = Architecture(
     packages=("qemu-system-arm",),
     cross_packages=("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
     # `max` authenticates pointers, which costs three times as much when it is emulated.
-    hardware=("-M", "virt", "-cpu", "cortex-a72"),
+    hardware=("-M", "virt,mem-merge=off", "-cpu", "cortex-a72"),
     console="ttyAMA0",
 )
 
