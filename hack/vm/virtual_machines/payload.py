@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from local_cluster import layout, prerequisites
+from local_cluster.errors import LocalClusterError
 from local_cluster.prerequisites import Need, which
 from virtual_machines.cpio import Archive
 from virtual_machines.machines import Architecture, host_architecture
@@ -25,15 +26,28 @@ LIBRARIES = ("-lm", "-lrt")
 
 
 def tree_files(repository: Path = REPOSITORY) -> list[Path]:
-    """The files of the working tree: tracked ones as they are now, and new ones not ignored."""
+    """The files of the working tree: tracked ones as they are now, and new ones not ignored.
+
+    Raises:
+        LocalClusterError: It is no clone.
+    """
     answer = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        [
+            # Root may look at a tree that another user owns: nothing of it is run here.
+            *("git", "-c", "safe.directory=*"),
+            *("ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+        ],
         cwd=repository,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if answer.returncode != 0:
+        raise LocalClusterError(
+            f"git cannot list the files of {repository}: {answer.stderr.strip()}."
+            " The machine gets the working tree of a clone: git clone it."
+        )
     names = sorted(set(answer.stdout.split("\0")) - {""})
     return [Path(name) for name in names if (repository / name).is_file()]
 
