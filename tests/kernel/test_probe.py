@@ -45,10 +45,10 @@ def test_method(ksm: None) -> None:
     features = probe()
     assert features.has_ksm
     if features.machine == "x86_64":
-        assert features.method == ("Prctl" if version() >= (6, 4) else None)
+        assert features.method == ("Prctl" if version() >= (6, 4) else "Madvise")
     if features.method is None:
         assert features.unsupported
-        assert "6.4" in features.unsupported or features.machine in features.unsupported
+        assert features.machine in features.unsupported
 
 
 def enrol_with_a_tracer(target: Target) -> None:
@@ -57,15 +57,14 @@ def enrol_with_a_tracer(target: Target) -> None:
         enrol(target.process, tracer)
 
 
-def test_what_cannot_be_done_is_said_and_nothing_touched(start: Start) -> None:
+def test_the_call_is_made_or_said_to_be_impossible(start: Start) -> None:
     """A kernel without the means costs a program nothing but a sentence."""
-    if probe().method is not None:
-        pytest.skip("this kernel can")
+    can = probe().method == "Prctl"
     target = start("sh", "-c", "echo ready; read line; echo $line")
     target.wait_for_state("S")
-    with pytest.raises(Unsupported):
+    with contextlib.nullcontext() if can else pytest.raises(Unsupported):
         enrol_with_a_tracer(target)
-    assert not kernel.merge_any(target.pid)
+    assert bool(kernel.merge_any(target.pid)) == can
     target.tell("unharmed")
     assert target.line() == "unharmed"
 

@@ -53,9 +53,11 @@ def test_pages_merge_and_come_back(holder: Holder, ksmd: None, tracer: Tracer) -
     merge(tracer, one, two, mebibytes=31)
     assert kernel.counter("pages_sharing") * page_size() >= 31 * MIB
     for target in (one, two):
+        before = merged(target)
         progress = release(target.process, tracer, lambda: None)
         assert progress.done, progress
-        assert progress.freed_bytes >= 31 * MIB
+        # ksmd goes on meanwhile, and may have let go of some since they were counted.
+        assert progress.freed_bytes >= before - MIB > 24 * MIB
         assert progress.remaining_bytes == 0
         assert not kernel.merge_any(target.pid)
         assert merged(target) == 0

@@ -150,6 +150,9 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
     answer: dict[str, Any] = {"wouldEnrol": False, "method": None, "thread": None}
     if features.unsupported is not None:
         return {**answer, "reason": "Unsupported", "text": features.unsupported}
+    if features.method != "Prctl":
+        text = f"Linux {features.release} has no PR_SET_MEMORY_MERGE: Linux 6.4 or newer is needed"
+        return {**answer, "reason": "Unsupported", "text": text}
     reason = why_not(process)
     if reason is not None:
         text = WORDS.get(reason, f"it is excluded ({reason})")
