@@ -72,7 +72,7 @@ SUBSETS: dict[str, tuple[str, ...]] = {
 }
 
 DEFECTS: dict[str, tuple[str, ...]] = {
-    # Before 6.14 who merges by prctl is seen from outside only once ksmd has looked at a page of it.
+    # Before 6.14 others see who merges by prctl only once ksmd has looked at a page of it.
     "6.12": ("test_enrol.py::test_enrolment_is_real_and_idempotent",),
 }
 """What a kernel does not pass yet, of its share."""
