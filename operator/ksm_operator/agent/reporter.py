@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CPU_WINDOW: Final = 60.0
 """Seconds over which ksmd's CPU is averaged for the status."""
+HELPER_IS_PROTECTED: Final = "HelperIsNeverOomKilled"
 PAUSE: Final = str(SkipReason.PAUSE)
 NEVER_KILLED: Final = -1000
 """The oom_score_adj that the helper asks for."""
@@ -163,7 +164,7 @@ class Reporter:
         features = self._host.features
         names = features.names()
         if self._host.tracer.oom_score_adj == NEVER_KILLED:
-            names.append("HelperIsNeverOomKilled")
+            names.append(HELPER_IS_PROTECTED)
         return KernelStatus(
             release=features.release[:64],
             method=features.method or "None",

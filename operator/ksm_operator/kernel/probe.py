@@ -43,6 +43,9 @@ Method = Literal["Prctl", "Madvise"]
 MAY_STAY_OPEN: Final = ("exec_merges", "scan_skips_holes", "unmerge_keeps_flags")
 """Features that it may not be possible to find out."""
 
+TOLD_OTHERWISE: Final = ("has_ksm", "has_general_profit", "fork_inherits")
+"""Features without which there is no method, or no profit in the figures."""
+
 
 @dataclass(frozen=True, slots=True)
 class KernelFeatures:
@@ -99,12 +102,14 @@ class KernelFeatures:
     def names(self) -> list[str]:
         """What the kernel can do, and as `...Unknown` what could not be found out.
 
-        At most 15 names of at most 32 characters: a status has room for 16.
+        At most 11 names of at most 24 characters: a status has room for 12. What `method` and
+        ksmd's own figures tell anyway is not among them.
         """
         return [
             name.title().replace("_", "") + ("Unknown" if value is None else "")
             for name, value in sorted(asdict(self).items())
-            if value is True or (value is None and name in MAY_STAY_OPEN)
+            if (value is True and name not in TOLD_OTHERWISE)
+            or (value is None and name in MAY_STAY_OPEN)
         ]
 
 
