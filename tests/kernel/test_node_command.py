@@ -9,7 +9,7 @@ import pytest
 
 from kernel.conftest import Cgroup, Start
 from kernel.sharers import sharers
-from kernel.test_release import merge
+from kernel.test_release import merge, mergeable_ranges
 from ksm_operator.kernel import AgentLock, Hierarchy, Tracer
 from support import kernel
 
@@ -149,3 +149,22 @@ def test_explain_says_why_not(start: Start, tmp_path: Path) -> None:
     done = ksm_node("explain", str(target.pid), lock=tmp_path / "lock")
     assert done.returncode == 0, done.stderr
     assert "it locked memory" in done.stdout
+
+
+def test_release_leaves_what_a_program_asked_for_itself(start: Start, tmp_path: Path) -> None:
+    """Its own madvise is not ours to take back, also when its whole container is released."""
+    target = start(
+        code="""
+import mmap, sys
+area = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+area.madvise(mmap.MADV_MERGEABLE)
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+    )
+    before = mergeable_ranges(target.pid)
+    assert before
+    done = ksm_node("release", str(target.pid), lock=tmp_path / "lock")
+    assert done.returncode == 0, done.stderr
+    assert "by madvise; left as it is" in done.stdout
+    assert mergeable_ranges(target.pid) == before

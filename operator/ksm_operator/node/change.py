@@ -19,6 +19,7 @@ from ksm_operator.kernel import (
     find_process,
     is_alive,
     probe,
+    read_ksm_stat,
     release_all,
 )
 from ksm_operator.kernel.errors import Unsupported
@@ -123,6 +124,9 @@ def release_together(pids: Sequence[int], cgroups: Sequence[str]) -> list[Outcom
         selected = Selected(pids, cgroups)
         rooms = Rooms(selected.hierarchy, RESERVE_SHARE)
         outcomes: dict[Process, Outcome] = {}
+        for process in filter(_asked_by_madvise, selected.now()):
+            text = "it asked for merging itself, by madvise; left as it is"
+            outcomes[process] = Outcome(process.pid, True, "AlreadyMergeable", text)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             again: list[Process] = []
@@ -136,6 +140,15 @@ def release_together(pids: Sequence[int], cgroups: Sequence[str]) -> list[Outcom
         return [*map(_gone, selected.missing), *outcomes.values()]
     finally:
         tracer.close()
+
+
+def _asked_by_madvise(process: Process) -> bool:
+    """Merging in ranges only: not what this command's enrolling leaves (prctl)."""
+    try:
+        stat = read_ksm_stat(process)
+    except KernelError:
+        return False
+    return stat.merge_any is False and bool(stat.mergeable)
 
 
 def _but(selected: Selected, outcomes: dict[Process, Outcome]) -> Callable[[], Iterable[Process]]:
