@@ -11,19 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm_operator.kernel import KernelError, Process, Unsupported
+from ksm_operator.kernel.frames import anonymous_frames, read_words, runs_of, sample
 from ksm_operator.kernel.payers import (
     SAMPLED_PAGES,
     Cost,
     Estimate,
     SharedPages,
     Survey,
-    anonymous_frames,
     cgroup_inodes,
     charged_elsewhere,
     group_pages,
-    read_words,
-    runs_of,
-    sample,
     sampling_step,
     share_of,
     survey_payers,
