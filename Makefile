@@ -72,10 +72,6 @@ test-cluster: setup ## The cluster tier, on the local cluster
 test-vm: setup ## The vm tier: the kernel tier on other kernels, in QEMU
 	$(RUN) pytest tests/vm $(PYTEST_ARGS)
 
-.PHONY: soak
-soak: setup needs ## The long forms of the kernel tier: the tracer killed at every step of a visit (root)
-	$(RUN) pytest -m soak tests/kernel $(PYTEST_ARGS)
-
 ##@ Benchmarks
 
 .PHONY: bench-kernel

@@ -13,10 +13,8 @@ from kernel.conftest import Start, Target, wait_until
 from kernel.outer_tracer import Death, visit_and_die
 from ksm_operator.kernel import Postponed, Syscall, Tracer, ptrace
 from ksm_operator.kernel.enrol import get_merge, set_merge
-from ksm_operator.kernel.x86_64 import NUMBERS
+from ksm_operator.kernel.x86_64 import ARGUMENTS, NUMBERS
 from support import kernel
-
-pytestmark = pytest.mark.soak
 
 SLACK_MS = 30000
 EINTR = (-1, 4, 0)
@@ -173,10 +171,12 @@ def test_sleep_on_a_stack_of_a_runtime_is_used_without_a_frame(
 def test_sleep_on_a_stack_of_a_runtime_ends_early_at_worst(
     begin: Callable[[str, str], Target],
 ) -> None:
-    """Inherent: without a way back, it sleeps less if the visitor dies, and that is all."""
+    """Inherent: without a way back it sleeps less and keeps our arguments if the visitor dies."""
     ended = die_everywhere(lambda: begin("foreign_nanosleep", "nanosleep"), [set_merge(on=True)])
     for death, target in ended:
         outcome = read_outcome(target.line())
-        assert (outcome.answer, outcome.state) == ((0, 0, 0), "whole"), death
+        assert outcome.answer == (0, 0, 0), death
         if not death.registers_were_touched or death.finished:
+            assert outcome.state == "whole", death
             assert outcome.elapsed_ms >= LEAST_MS
+        assert outcome.state in {"whole", *ARGUMENTS}, death
