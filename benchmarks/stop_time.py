@@ -11,6 +11,7 @@ from benchmarks.figures import Row, ratio, table
 from benchmarks.programs import Injector, MissingTool, Program, built, hogs
 from ksm_operator.kernel import Postponed, Tracer
 from ksm_operator.kernel.enrol import set_merge
+from support import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,7 @@ def debugger(folder: Path, runs: int) -> Row:
 
 def main() -> None:
     """Measure and print."""
-    with built("clock", "injector") as folder:
+    with built("clock", "injector") as folder, machine.exclusive():
         with Program(str(folder / "clock"), "0") as program:
             silence = [
                 measured(program, lambda: subprocess.run(["true"], check=True)) for _ in range(50)
