@@ -14,6 +14,8 @@ from support import kernel
 
 MIB = 1 << 20
 SIZE = 32
+OTHER_CHARGES = 8 * MIB
+"""A cgroup pays for more than merged pages: file cache, page tables, batches of each CPU."""
 Pair = tuple[tuple[Cgroup, Target], tuple[Cgroup, Target]]
 
 
@@ -44,7 +46,7 @@ def test_who_pays_agrees_with_the_usage_of_the_cgroups(pair: Pair) -> None:
         assert share.merged.error == 0
     difference = payer.usage() - sharer.usage()
     paid = shares[0].paid.size - shares[1].paid.size
-    assert abs(difference - paid) < 2 * MIB
+    assert abs(difference - paid) < OTHER_CHARGES
     assert shares[1].unpaid.size > SIZE * MIB * 3 // 4
     assert shares[0].phantom.size == 0
     print(found.cost)
@@ -73,7 +75,7 @@ def test_phantom_charge_of_one_that_gave_its_pages_up(pair: Pair, tracer: Tracer
     share = share_of(found, {one.process}, cgroup_inodes(payer.directory))
     assert share.merged.size == 0
     assert share.phantom.size > SIZE * MIB * 3 // 4
-    assert abs(payer.usage() - before - share.phantom.size) < 4 * MIB
+    assert abs(payer.usage() - before - share.phantom.size) < OTHER_CHARGES
 
 
 def test_charge_that_a_removed_cgroup_left(pair: Pair, cgroup: Cgroup) -> None:
@@ -86,7 +88,7 @@ def test_charge_that_a_removed_cgroup_left(pair: Pair, cgroup: Cgroup) -> None:
     left = charged_elsewhere(found, cgroup_inodes(sharer.directory))
     pod = left[cgroup.directory.stat().st_ino]
     assert pod.size > SIZE * MIB * 3 // 4
-    assert abs(cgroup.usage() - sharer.usage() - pod.size) < 4 * MIB
+    assert abs(cgroup.usage() - sharer.usage() - pod.size) < OTHER_CHARGES
 
 
 def test_processes_that_come_and_go_meanwhile(start: Start, ksmd: None, tracer: Tracer) -> None:
