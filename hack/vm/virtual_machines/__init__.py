@@ -1,0 +1,1 @@
+"""Emulated machines with Debian's kernels, each up for one command."""

@@ -1,0 +1,113 @@
+"""Which machines there are: a kernel of Debian's and what emulates the hardware for it."""
+
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What one kind of processor needs.
+
+    Attributes:
+        name: As Debian calls it.
+        machine: As the kernel calls it.
+        triplet: As the C library and the compiler call it.
+        loader: The dynamic loader, below the root.
+        qemu: The emulator's program.
+        packages: The Debian packages that bring the emulator.
+        cross_packages: The Debian packages that bring a C compiler for it on another machine.
+        hardware: The emulator's flags.
+        console: The serial port, as the kernel names it.
+    """
+
+    name: str
+    machine: str
+    triplet: str
+    loader: str
+    qemu: str
+    packages: tuple[str, ...]
+    cross_packages: tuple[str, ...]
+    hardware: tuple[str, ...]
+    console: str
+
+
+AMD64 = Architecture(
+    name="amd64",
+    machine="x86_64",
+    triplet="x86_64-linux-gnu",
+    loader="usr/lib64/ld-linux-x86-64.so.2",
+    qemu="qemu-system-x86_64",
+    packages=("qemu-system-x86", "seabios"),
+    cross_packages=("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"),
+    hardware=("-M", "q35", "-cpu", "max"),
+    console="ttyS0",
+)
+ARM64 = Architecture(
+    name="arm64",
+    machine="aarch64",
+    triplet="aarch64-linux-gnu",
+    loader="usr/lib/ld-linux-aarch64.so.1",
+    qemu="qemu-system-aarch64",
+    packages=("qemu-system-arm",),
+    cross_packages=("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
+    # `max` authenticates pointers, which costs three times as much when it is emulated.
+    hardware=("-M", "virt", "-cpu", "cortex-a72"),
+    console="ttyAMA0",
+)
+
+ARCHITECTURES = {each.machine: each for each in (AMD64, ARM64)}
+
+
+def host_architecture() -> Architecture | None:
+    """This machine's, None where Debian packages of neither run."""
+    return ARCHITECTURES.get(platform.machine())
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that Debian builds.
+
+    Attributes:
+        name: What people call it here.
+        architecture: What it runs on.
+        suites: Where it comes from; of several, the newest version is taken.
+        package: Depends on the newest image; the image's own name has its version in it.
+    """
+
+    name: str
+    architecture: Architecture
+    suites: tuple[str, ...]
+    package: str
+
+
+KERNELS = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("6.1", AMD64, ("bookworm", "bookworm-security"), "linux-image-cloud-amd64"),
+        # Not that of bookworm-backports, which crashes in emulation now and then.
+        Kernel("6.12", AMD64, ("trixie", "trixie-security"), "linux-image-cloud-amd64"),
+        Kernel("7", AMD64, ("sid",), "linux-image-cloud-amd64"),
+        Kernel("aarch64-6.12", ARM64, ("trixie", "trixie-security"), "linux-image-cloud-arm64"),
+        Kernel("aarch64-7", ARM64, ("sid",), "linux-image-cloud-arm64"),
+    )
+}
+
+ROOT_SUITES = ("trixie", "trixie-security")
+"""Where the programs of every machine come from: one Python for all kernels."""
+
+ROOT_PACKAGES = (
+    "busybox-static",
+    "coreutils",
+    "dash",
+    "mawk",
+    "mount",
+    "procps",
+    "python3",
+    "python3-hypothesis",
+    "python3-msgspec",
+    "python3-prometheus-client",
+    "python3-pytest",
+    "python3-pytest-timeout",
+    "python3-urllib3",
+    "util-linux",
+)
