@@ -1,8 +1,8 @@
 /* Blocks once in the system call named on the command line, then says what it answered.
  *
- * Prints "ready", makes the call, prints "RESULT ERRNO MILLISECONDS EXTRA". A child or a timer
- * ends the waits that have no timeout of their own. Every general register that a call must keep
- * is checked by the compiler's own use of it; EXTRA is a checksum where there is data. */
+ * Prints "ready", makes the call, prints "RESULT ERRNO MILLISECONDS EXTRA STATE". A child or a timer
+ * ends the waits that have no timeout of their own. EXTRA is a checksum where there is data. STATE
+ * is "whole", or names a part of the thread's state that came back changed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,10 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
+
+#include "checked_call.h"
 
 static const long WAIT_MS = 700;
 static long extra;
@@ -123,7 +126,40 @@ static void receive_timeout(int fd)
 		die("setsockopt");
 }
 
-static long run(const char *name)
+/* A stack as a runtime of its own has them: nothing that the kernel or libc knows of. */
+static char foreign_stack[65536];
+static ucontext_t here, there;
+static const char *foreign_call;
+static long foreign_answer;
+
+static void run_foreign(void)
+{
+	struct timespec t = span();
+	int fds[2];
+	char data[64];
+	if (!strcmp(foreign_call, "nanosleep")) {
+		foreign_answer = MEASURED(checked(SYS_nanosleep, &t, NULL));
+		return;
+	}
+	pipe(fds);
+	after(fds[1], "some words");
+	foreign_answer = MEASURED(checked(SYS_read, fds[0], data, sizeof data));
+	extra = total(data, foreign_answer);
+}
+
+static long on_foreign_stack(const char *name)
+{
+	foreign_call = name;
+	getcontext(&there);
+	there.uc_stack.ss_sp = foreign_stack;
+	there.uc_stack.ss_size = sizeof foreign_stack;
+	there.uc_link = &here;
+	makecontext(&there, run_foreign, 0);
+	swapcontext(&here, &there);
+	return foreign_answer;
+}
+
+static long run(const char *name, const char *path)
 {
 	struct timespec t = span();
 	char data[64];
@@ -134,39 +170,41 @@ static long run(const char *name)
 	if (!strcmp(name, "epoll_wait")) {
 		struct epoll_event event;
 		int fd = epoll_create1(0);
-		return MEASURED(syscall(SYS_epoll_wait, fd, &event, 1, WAIT_MS));
+		return MEASURED(checked(SYS_epoll_wait, fd, &event, 1, WAIT_MS));
 	}
 	if (!strcmp(name, "epoll_pwait")) {
 		struct epoll_event event;
 		int fd = epoll_create1(0);
 		sigaddset(&set, SIGUSR1);
-		return MEASURED(epoll_pwait(fd, &event, 1, WAIT_MS, &set));
+		return MEASURED(checked(SYS_epoll_pwait, fd, &event, 1, WAIT_MS, &set, 8));
 	}
 	if (!strcmp(name, "epoll_pwait2")) {
 		struct epoll_event event;
 		int fd = epoll_create1(0);
-		return MEASURED(syscall(SYS_epoll_pwait2, fd, &event, 1, &t, NULL, 0));
+		return MEASURED(checked(SYS_epoll_pwait2, fd, &event, 1, &t, NULL, 0));
 	}
 	if (!strcmp(name, "poll")) {
 		pipe(fds);
 		struct pollfd one = { .fd = fds[0], .events = POLLIN };
-		return MEASURED(syscall(SYS_poll, &one, 1, WAIT_MS));
+		return MEASURED(checked(SYS_poll, &one, 1, WAIT_MS));
 	}
 	if (!strcmp(name, "ppoll")) {
 		pipe(fds);
 		struct pollfd one = { .fd = fds[0], .events = POLLIN };
 		sigaddset(&set, SIGUSR1);
-		return MEASURED(ppoll(&one, 1, &t, &set));
+		return MEASURED(checked(SYS_ppoll, &one, 1, &t, &set, 8));
 	}
 	if (!strcmp(name, "select")) {
 		struct timeval v = { WAIT_MS / 1000, (WAIT_MS % 1000) * 1000 };
-		return MEASURED(syscall(SYS_select, 0, NULL, NULL, NULL, &v));
+		return MEASURED(checked(SYS_select, 0, NULL, NULL, NULL, &v));
 	}
-	if (!strcmp(name, "pselect6"))
-		return MEASURED(pselect(0, NULL, NULL, NULL, &t, &set));
+	if (!strcmp(name, "pselect6")) {
+		struct { sigset_t *set; size_t bytes; } mask = { &set, 8 };
+		return MEASURED(checked(SYS_pselect6, 0, NULL, NULL, NULL, &t, &mask));
+	}
 	if (!strcmp(name, "futex")) {
 		uint32_t word = 5;
-		return MEASURED(syscall(SYS_futex, &word, FUTEX_WAIT, 5, &t, NULL, 0));
+		return MEASURED(checked(SYS_futex, &word, FUTEX_WAIT, 5, &t, NULL, 0));
 	}
 	if (!strcmp(name, "mutex")) {
 		pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -176,19 +214,61 @@ static long run(const char *name)
 		return MEASURED(pthread_mutex_lock(&mutex));
 	}
 	if (!strcmp(name, "nanosleep"))
-		return MEASURED(syscall(SYS_nanosleep, &t, NULL));
+		return MEASURED(checked(SYS_nanosleep, &t, NULL));
 	if (!strcmp(name, "clock_nanosleep")) {
 		struct timespec until;
 		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_nsec += WAIT_MS * 1000000;
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
-		return MEASURED(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL));
+		return MEASURED(checked(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME,
+					&until, NULL));
+	}
+	if (!strcmp(name, "clock_nanosleep_relative"))
+		return MEASURED(checked(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &t, NULL));
+	if (!strcmp(name, "epoll_wait_endless")) {
+		struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 };
+		int fd = epoll_create1(0);
+		pipe(fds);
+		epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event);
+		after(fds[1], "some words");
+		memset(&event, 0, sizeof event);
+		long n = MEASURED(checked(SYS_epoll_wait, fd, &event, 1, -1));
+		extra = event.data.u64;
+		return n;
+	}
+	if (!strcmp(name, "poll_endless")) {
+		pipe(fds);
+		after(fds[1], "some words");
+		struct pollfd one = { .fd = fds[0], .events = POLLIN };
+		long n = MEASURED(checked(SYS_poll, &one, 1, -1));
+		extra = one.revents;
+		return n;
+	}
+	if (!strcmp(name, "ppoll_endless")) {
+		pipe(fds);
+		after(fds[1], "some words");
+		struct pollfd one = { .fd = fds[0], .events = POLLIN };
+		long n = MEASURED(checked(SYS_ppoll, &one, 1, NULL, NULL, 8));
+		extra = one.revents;
+		return n;
+	}
+	if (!strcmp(name, "futex_endless")) {
+		uint32_t *word = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+				      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (!fork()) {
+			nanosleep(&t, NULL);
+			*word = 1;
+			_exit(syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0) != 1);
+		}
+		long n = MEASURED(checked(SYS_futex, word, FUTEX_WAIT, 0, NULL));
+		extra = *word;
+		return n;
 	}
 	if (!strcmp(name, "read")) {
 		pipe(fds);
 		after(fds[1], "some words");
-		long n = MEASURED(read(fds[0], data, sizeof data));
+		long n = MEASURED(checked(SYS_read, fds[0], data, sizeof data));
 		extra = total(data, n);
 		return n;
 	}
@@ -196,7 +276,7 @@ static long run(const char *name)
 		pipe(fds);
 		after(fds[1], "some words");
 		struct iovec { void *base; size_t length; } vector = { data, sizeof data };
-		long n = MEASURED(syscall(SYS_readv, fds[0], &vector, 1));
+		long n = MEASURED(checked(SYS_readv, fds[0], &vector, 1));
 		extra = total(data, n);
 		return n;
 	}
@@ -208,7 +288,7 @@ static long run(const char *name)
 			value = 42;
 			_exit(write(fd, &value, 8) == 8 ? 0 : 1);
 		}
-		long n = MEASURED(read(fd, &value, 8));
+		long n = MEASURED(checked(SYS_read, fd, &value, 8));
 		extra = value;
 		return n;
 	}
@@ -217,26 +297,26 @@ static long run(const char *name)
 		struct itimerspec in = { .it_value = t };
 		timerfd_settime(fd, 0, &in, NULL);
 		uint64_t value = 0;
-		long n = MEASURED(read(fd, &value, 8));
+		long n = MEASURED(checked(SYS_read, fd, &value, 8));
 		extra = value;
 		return n;
 	}
 	if (!strcmp(name, "recvfrom")) {
 		socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
 		after(fds[1], "from afar");
-		long n = MEASURED(recv(fds[0], data, sizeof data, 0));
+		long n = MEASURED(checked(SYS_recvfrom, fds[0], data, sizeof data));
 		extra = total(data, n);
 		return n;
 	}
 	if (!strcmp(name, "recv_timeout")) {
 		socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
 		receive_timeout(fds[0]);
-		return MEASURED(recv(fds[0], data, sizeof data, 0));
+		return MEASURED(checked(SYS_recvfrom, fds[0], data, sizeof data));
 	}
 	if (!strcmp(name, "read_timeout")) {
 		socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
 		receive_timeout(fds[0]);
-		return MEASURED(read(fds[0], data, sizeof data));
+		return MEASURED(checked(SYS_read, fds[0], data, sizeof data));
 	}
 	if (!strcmp(name, "accept_timeout")) {
 		int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -244,31 +324,31 @@ static long run(const char *name)
 		bind(fd, (struct sockaddr *)&address, sizeof(sa_family_t));
 		listen(fd, 1);
 		receive_timeout(fd);
-		return MEASURED(accept(fd, NULL, NULL));
+		return MEASURED(checked(SYS_accept, fd, NULL, NULL));
 	}
 	if (!strcmp(name, "wait4")) {
 		pid_t child = after(-1, NULL);
 		int status = 0;
-		long found = MEASURED(syscall(SYS_wait4, child, &status, 0, NULL));
+		long found = MEASURED(checked(SYS_wait4, child, &status, 0, NULL));
 		extra = WEXITSTATUS(status);
 		return found == child;
 	}
 	if (!strcmp(name, "waitid")) {
 		pid_t child = after(-1, NULL);
 		siginfo_t info;
-		long found = MEASURED(waitid(P_PID, child, &info, WEXITED));
+		long found = MEASURED(checked(SYS_waitid, P_PID, child, &info, WEXITED));
 		extra = info.si_status;
 		return found;
 	}
 	if (!strcmp(name, "rt_sigtimedwait")) {
 		sigaddset(&set, SIGUSR1);
 		sigprocmask(SIG_BLOCK, &set, NULL);
-		return MEASURED(sigtimedwait(&set, NULL, &t));
+		return MEASURED(checked(SYS_rt_sigtimedwait, &set, NULL, &t, 8));
 	}
 	if (!strcmp(name, "semtimedop")) {
 		int semaphores = semget(IPC_PRIVATE, 1, 0600);
 		struct sembuf take = { 0, -1, 0 };
-		long n = MEASURED(semtimedop(semaphores, &take, 1, &t));
+		long n = MEASURED(checked(SYS_semtimedop, semaphores, &take, 1, &t));
 		int error = errno;
 		semctl(semaphores, 0, IPC_RMID);
 		errno = error;
@@ -282,7 +362,7 @@ static long run(const char *name)
 			_exit(msgsnd(messages, &message, 8, 0) ? 1 : 0);
 		}
 		memset(&message, 0, sizeof message);
-		long n = MEASURED(msgrcv(messages, &message, 8, 0, 0));
+		long n = MEASURED(checked(SYS_msgrcv, messages, &message, 8, 0, 0));
 		int error = errno;
 		extra = total(message.text, 5);
 		msgctl(messages, IPC_RMID, NULL);
@@ -297,16 +377,17 @@ static long run(const char *name)
 		struct timespec until;
 		clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_sec += 1;
-		return MEASURED(mq_timedreceive(messages, data, sizeof data, NULL, &until));
+		return MEASURED(checked(SYS_mq_timedreceive, messages, data, sizeof data, NULL,
+					&until));
 	}
 	if (!strcmp(name, "pause")) {
 		alarm_later();
-		return MEASURED(syscall(SYS_pause));
+		return MEASURED(checked(SYS_pause));
 	}
 	if (!strcmp(name, "rt_sigsuspend")) {
 		sigaddset(&set, SIGUSR1);
 		alarm_later();
-		return MEASURED(sigsuspend(&set));
+		return MEASURED(checked(SYS_rt_sigsuspend, &set, 8));
 	}
 	if (!strcmp(name, "flock")) {
 		int one = memfd_create("lock", 0);
@@ -319,13 +400,13 @@ static long run(const char *name)
 			flock(one, LOCK_UN);
 			_exit(0);
 		}
-		return MEASURED(flock(two, LOCK_EX));
+		return MEASURED(checked(SYS_flock, two, LOCK_EX));
 	}
 	if (!strcmp(name, "io_getevents")) {
 		aio_context_t context = 0;
 		struct io_event event;
 		syscall(SYS_io_setup, 1, &context);
-		return MEASURED(syscall(SYS_io_getevents, context, 1, 1, &event, &t));
+		return MEASURED(checked(SYS_io_getevents, context, 1, 1, &event, &t));
 	}
 	if (!strcmp(name, "strict")) {
 		/* Only read, write and exit are left to it: any other call kills. */
@@ -351,6 +432,19 @@ static long run(const char *name)
 		extra = (long)((a ^ b ^ c ^ d ^ (uint64_t)(vector * 1e6)) & 0x7fffffff);
 		return 0;
 	}
+	if (!strcmp(name, "known")) {
+		/* Spins with a known value in every register until the file's first byte is set. */
+		int fd = open(path, O_RDWR);
+		char *flag = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (flag == MAP_FAILED)
+			die(path);
+		ready();
+		started = now_ms();
+		checked_spin(flag);
+		return 0;
+	}
+	if (!strncmp(name, "foreign_", 8))
+		return on_foreign_stack(name + 8);
 	die("no such call");
 	return -1;
 }
@@ -358,11 +452,11 @@ static long run(const char *name)
 int main(int count, char **arguments)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (count != 2)
+	if (count < 2)
 		return 2;
 	errno = 0;
-	long result = run(arguments[1]);
+	long result = run(arguments[1], count > 2 ? arguments[2] : NULL);
 	int error = result < 0 ? errno : 0;
-	printf("%ld %d %.0f %ld\n", result, error, now_ms() - started, extra);
+	printf("%ld %d %.0f %ld %s\n", result, error, now_ms() - started, extra, broken);
 	return 0;
 }

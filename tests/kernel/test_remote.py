@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel.blocking_calls import CASES, LEAST_MS, Case, read_outcome
 from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import KernelError, Postponed, ProcessGone, Syscall, Tracer
 from ksm_operator.kernel.enrol import get_merge, set_merge
@@ -14,39 +15,6 @@ from support import kernel
 VISITS = 4
 SLACK_MS = 5000
 
-# Name of the case, the call it is caught in, what it must answer: result, errno, extra.
-CASES = [
-    ("epoll_wait", "epoll_wait", (0, 0, 0)),
-    ("epoll_pwait", "epoll_pwait", (0, 0, 0)),
-    ("epoll_pwait2", "epoll_pwait2", (0, 0, 0)),
-    ("poll", "poll", (0, 0, 0)),
-    ("ppoll", "ppoll", (0, 0, 0)),
-    ("select", "select", (0, 0, 0)),
-    ("pselect6", "pselect6", (0, 0, 0)),
-    ("futex", "futex", (-1, 110, 0)),
-    ("mutex", "futex", (0, 0, 0)),
-    ("nanosleep", "nanosleep", (0, 0, 0)),
-    ("clock_nanosleep", "clock_nanosleep", (0, 0, 0)),
-    ("read", "read", (10, 0, 1027)),
-    ("readv", "readv", (10, 0, 1027)),
-    ("eventfd", "read", (8, 0, 42)),
-    ("timerfd", "read", (8, 0, 1)),
-    ("recvfrom", "recvfrom", (9, 0, 878)),
-    ("recv_timeout", "recvfrom", (-1, 11, 0)),
-    ("read_timeout", "read", (-1, 11, 0)),
-    ("accept_timeout", "accept", (-1, 11, 0)),
-    ("wait4", "wait4", (1, 0, 7)),
-    ("waitid", "waitid", (0, 0, 7)),
-    ("rt_sigtimedwait", "rt_sigtimedwait", (-1, 11, 0)),
-    ("semtimedop", "semtimedop", (-1, 11, 0)),
-    ("msgrcv", "msgrcv", (8, 0, 532)),
-    ("mq_timedreceive", "mq_timedreceive", (-1, 110, 0)),
-    ("pause", "pause", (-1, 4, 14)),
-    ("rt_sigsuspend", "rt_sigsuspend", (-1, 4, 14)),
-    ("flock", "flock", (0, 0, 0)),
-    ("io_getevents", "io_getevents", (0, 0, 0)),
-]
-
 
 def turn(tracer: Tracer, target: Target, *, on: bool) -> str:
     """Switch merging on or off and check it; returns the call that the thread was caught in."""
@@ -55,22 +23,25 @@ def turn(tracer: Tracer, target: Target, *, on: bool) -> str:
     return visit.caught_in
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_call_ends_as_if_nothing_had_been(
-    case: tuple[str, str, tuple[int, int, int]], blocking: Path, start: Start, tracer: Tracer
+    case: Case, blocking: Path, start: Start, tracer: Tracer
 ) -> None:
     """The program must not see EINTR, a short result or an early return from our visits."""
-    name, call, expected = case
-    target = start(str(blocking), name)
+    target = start(str(blocking), case.name)
     target.wait_for_state("S")
     caught = []
     for number in range(VISITS):
-        caught.append(turn(tracer, target, on=number % 2 == 0))
+        try:
+            caught.append(turn(tracer, target, on=number % 2 == 0))
+        except ProcessGone:
+            break  # a machine that is busy took its time
         time.sleep(0.05)
-    assert set(caught) <= {call, "restart_syscall"}, caught
-    result, error, elapsed, extra = (int(word) for word in target.line().split())
-    assert (result, error, extra) == expected
-    assert 695 <= elapsed < 700 + SLACK_MS
+    assert set(caught) == {case.call}, caught
+    outcome = read_outcome(target.line())
+    assert outcome.answer == case.answer
+    assert outcome.state == "whole"
+    assert LEAST_MS <= outcome.elapsed_ms < LEAST_MS + SLACK_MS
     assert target.popen.wait(10) == 0
 
 
@@ -136,7 +107,7 @@ print(ticks)
         try:
             visit = tracer.call(target.process, [set_merge(on=number % 2 == 0)])
         except Postponed as error:
-            assert error.reason in {"SignalArrived", "Interrupted"}  # noqa: PT017 - it may pass
+            assert error.reason in {"SignalArrived", "Interrupted", "Busy"}  # noqa: PT017 - it may pass
             continue
         assert visit.results == (0,)
         assert kernel.merge_any(target.pid) == (number % 2 == 0)

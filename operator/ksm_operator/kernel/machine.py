@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ksm_operator.kernel import x86_64, x86_64_caller
 from ksm_operator.kernel.errors import Unsupported
@@ -43,6 +44,9 @@ class Caller(Protocol):
     def caught_in(self) -> str:
         """Name of the system call that the thread was stopped in, or `user code`."""
 
+    def safeguard(self) -> str:
+        """What the thread falls back on if its tracer dies; see `Visit.safeguard`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -59,7 +63,9 @@ class Machine:
     caller: Callable[[Attached, Candidate], Caller]
 
 
-MACHINES = {
+POINTERS_OF_64_BITS: Final = 1 << 32
+
+MACHINES: Final = {
     "x86_64": Machine("x86_64", x86_64.NAMES, x86_64_caller.X8664Caller),
 }
 
@@ -72,7 +78,7 @@ def this_machine(name: str | None = None) -> Machine:
     """
     name = name or platform.machine()
     machine = MACHINES.get(name)
-    if machine is None or platform.architecture()[0] != "64bit":
+    if machine is None or sys.maxsize < POINTERS_OF_64_BITS:
         raise Unsupported(
             f"machine {name}: remote system calls are known for 64-bit {', '.join(MACHINES)} only"
         )

@@ -6,6 +6,7 @@ All requests for one target must come from the one thread that seized it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ PTRACE_GETREGSET: Final = 0x4204
 PTRACE_SETREGSET: Final = 0x4205
 PTRACE_SEIZE: Final = 0x4206
 PTRACE_INTERRUPT: Final = 0x4207
+PTRACE_GETSIGMASK: Final = 0x420A
 PTRACE_GET_RSEQ_CONFIGURATION: Final = 0x420F
+PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG: Final = 0x4211
 
 PTRACE_O_TRACESYSGOOD: Final = 0x1
 PTRACE_O_TRACEEXEC: Final = 0x10
@@ -28,6 +31,8 @@ PTRACE_EVENT_EXEC: Final = 4
 PTRACE_EVENT_STOP: Final = 128
 
 NT_PRSTATUS: Final = 1
+NT_X86_XSTATE: Final = 0x202
+NT_X86_SHSTK: Final = 0x204
 WALL: Final = 0x40000000
 SIGTRAP: Final = 5
 SYSCALL_STOP: Final = SIGTRAP | 0x80
@@ -91,9 +96,60 @@ def rseq_address(tid: int) -> int | None:
             ctypes.sizeof(configuration),
             ctypes.addressof(configuration),
         )
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            raise
         return None
     return int(configuration.rseq_abi_pointer) or None
+
+
+class _SyscallUserDispatch(ctypes.Structure):
+    _fields_ = (
+        ("mode", ctypes.c_uint64),
+        ("selector", ctypes.c_uint64),
+        ("offset", ctypes.c_uint64),
+        ("length", ctypes.c_uint64),
+    )
+
+
+def dispatches_system_calls(tid: int) -> bool:
+    """True if a stopped thread has its system calls sent to itself as signals (Wine does).
+
+    False on kernels before 6.4, which do not tell.
+    """
+    configuration = _SyscallUserDispatch()
+    try:
+        request(
+            PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG,
+            tid,
+            ctypes.sizeof(configuration),
+            ctypes.addressof(configuration),
+        )
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            raise
+        return False
+    return bool(configuration.mode)
+
+
+def signal_mask(tid: int) -> int:
+    """Signals that a stopped thread blocks outside of its present call, signal N as bit N-1."""
+    mask = ctypes.c_uint64()
+    request(PTRACE_GETSIGMASK, tid, ctypes.sizeof(mask), ctypes.addressof(mask))
+    return int(mask.value)
+
+
+def register_set(tid: int, kind: int, most_bytes: int) -> bytes | None:
+    """One of a stopped thread's register sets (NT_*); None if it has none of that kind."""
+    buffer = ctypes.create_string_buffer(most_bytes)
+    vector = _Iovec(ctypes.addressof(buffer), most_bytes)
+    try:
+        request(PTRACE_GETREGSET, tid, kind, ctypes.addressof(vector))
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENODEV):
+            return None
+        raise
+    return buffer.raw[: int(vector.length)]
 
 
 class StopKind(Enum):

@@ -48,12 +48,16 @@ class Visit:
         tid: the thread that made the calls.
         caught_in: the system call it waited in, or `user code`.
         stopped_ns: from our interrupt to the detach, on our clock.
+        safeguard: what the thread would have fallen back on if we had died: `SignalFrame` (it
+            returns to its own state by itself) or `LegalOutcome` (its call answers 0, which its
+            caller must expect at any time).
     """
 
     results: tuple[int, ...]
     tid: int
     caught_in: str
     stopped_ns: int
+    safeguard: str = ""
 
 
 def visit(
@@ -108,4 +112,5 @@ def visit(
             raise ProcessGone(process.pid) from error
         target.leave_after(error)
         raise Postponed(process.pid, "PtraceFailed", str(error)) from error
-    return Visit(results, target.tid, caller.caught_in(), time.monotonic_ns() - started)
+    stopped_ns = time.monotonic_ns() - started
+    return Visit(results, target.tid, caller.caught_in(), stopped_ns, caller.safeguard())

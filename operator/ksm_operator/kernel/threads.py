@@ -6,16 +6,24 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.blocking import Suitability, suitability
+from ksm_operator.kernel.blocking import (
+    ALWAYS_EINTR,
+    Suitability,
+    resumed_call,
+    suitability,
+)
 from ksm_operator.kernel.errors import KernelError, Postponed, ProcessGone
 from ksm_operator.kernel.procfs import PROC, Process, Stat, read_file, read_stat, threads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 MOST_THREADS: Final = 256
 """Threads looked at in one process; those at the front serve as well as any other."""
+
+ENOUGH: Final = 16
+"""Waiting threads among which the best is taken."""
 
 SAMPLES: Final = 8
 SAMPLE_PAUSE_SECONDS: Final = 0.0005
@@ -84,7 +92,7 @@ def judge(
     tid: int, stat: Stat, syscall: str, wait_channel: str, names: Mapping[int, str]
 ) -> Candidate | Unsuitable:
     """Whether a thread in this state can make a call for us; `names` are the machine's calls."""
-    return _barred(stat, wait_channel) or _judge_call(tid, syscall, names)
+    return _barred(stat, wait_channel) or _judge_call(tid, syscall, wait_channel, names)
 
 
 def _barred(stat: Stat, wait_channel: str) -> Unsuitable | None:
@@ -100,7 +108,9 @@ def _barred(stat: Stat, wait_channel: str) -> Unsuitable | None:
     return None
 
 
-def _judge_call(tid: int, syscall: str, names: Mapping[int, str]) -> Candidate | Unsuitable:
+def _judge_call(
+    tid: int, syscall: str, wait_channel: str, names: Mapping[int, str]
+) -> Candidate | Unsuitable:
     try:
         present = parse_syscall(syscall)
     except ValueError:
@@ -109,6 +119,8 @@ def _judge_call(tid: int, syscall: str, names: Mapping[int, str]) -> Candidate |
         return Candidate(tid, Suitability.RUNNING, "running")
     number, arguments = present
     name = names.get(number)
+    if name == "restart_syscall":
+        name = resumed_call(wait_channel, arguments)
     found = suitability(name, arguments)
     if found is Suitability.NEVER:
         return Unsuitable("BusyInSyscall", name or f"system call {number}")
@@ -151,19 +163,30 @@ def _survey(process: Process, names: Mapping[int, str], proc: Path) -> _Survey:
             survey.running.append(seen)
         else:
             survey.waiting.append(seen)
-            if seen.suitability is Suitability.ZERO_IS_LEGAL:
+            if len(survey.waiting) == ENOUGH:
                 break
-    survey.waiting.sort(key=lambda candidate: candidate.suitability)
     return _Survey(survey.waiting, survey.running, refusal)
 
 
-def choose_threads(
+def preference(candidate: Candidate, process: Process) -> tuple[int, bool, bool]:
+    """The order in which threads are tried, smallest first.
+
+    A thread whose call is simply made again before one that may see a 0 in the end; one that never
+    sees EINTR before one that does if we die right after the stop; and the main thread before the
+    others, because its stack is known for one.
+    """
+    sees_eintr = candidate.blocked_in in ALWAYS_EINTR
+    return candidate.suitability, sees_eintr, candidate.tid != process.pid
+
+
+def _in_order(candidates: list[Candidate], process: Process) -> list[Candidate]:
+    return sorted(candidates, key=lambda candidate: preference(candidate, process))
+
+
+def waiting_threads(
     process: Process, names: Mapping[int, str], *, proc: Path = PROC
 ) -> list[Candidate]:
-    """Threads that can make a call for us now, the best first.
-
-    A thread seen running may be on its way into a bulk transfer, so it is only taken after every
-    one of several looks saw it running and no other thread would do.
+    """Threads that wait in a call that can be made again, the best first; empty if there is none.
 
     Args:
         process: whose threads.
@@ -172,7 +195,31 @@ def choose_threads(
 
     Raises:
         ProcessGone: the process exited.
-        Postponed: no thread can at this moment; the reason is that of the first thread.
+    """
+    return _in_order(_survey(process, names, proc).waiting, process)
+
+
+def running_threads(
+    process: Process,
+    names: Mapping[int, str],
+    *,
+    passed_over: Collection[int] = (),
+    proc: Path = PROC,
+) -> list[Candidate]:
+    """Threads that run, for when none waits that would do; or one that has begun to wait since.
+
+    A thread seen running may be on its way into a bulk transfer, so it is only taken after every
+    one of several looks saw it running.
+
+    Args:
+        process: whose threads.
+        names: the machine's system calls by number.
+        passed_over: waiting threads that were tried and would not do.
+        proc: the proc file system.
+
+    Raises:
+        ProcessGone: the process exited.
+        Postponed: no thread can make a call at this moment; the reason is that of the first one.
     """
     steady: set[int] | None = None
     survey = _Survey([], [], None)
@@ -180,17 +227,18 @@ def choose_threads(
         if sample:
             time.sleep(SAMPLE_PAUSE_SECONDS)
         survey = _survey(process, names, proc)
-        if survey.waiting:
-            return survey.waiting
+        waiting = [seen for seen in survey.waiting if seen.tid not in passed_over]
+        if waiting:
+            return _in_order(waiting, process)
         seen = {candidate.tid for candidate in survey.running}
         steady = seen if steady is None else steady & seen
-        if not seen:
+        if not steady:
             break
     always_running = [candidate for candidate in survey.running if candidate.tid in (steady or ())]
     if always_running:
         return always_running
     if survey.refusal is not None:
         raise Postponed(process.pid, survey.refusal.reason, survey.refusal.detail)
-    if survey.running:
+    if survey.running or survey.waiting:
         raise Postponed(process.pid, "Busy", "its threads run and wait in turn")
     raise ProcessGone(process.pid)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ksm_operator.kernel import ptrace
 from ksm_operator.kernel.attached import StillAttached, ThreadUnsuitable
+from ksm_operator.kernel.blocking import Suitability
 from ksm_operator.kernel.errors import KernelError, Postponed
 from ksm_operator.kernel.machine import this_machine
 from ksm_operator.kernel.procfs import PROC, Process, check_alive, parse_fields, read_status
 from ksm_operator.kernel.remote import Syscall, Visit, visit
-from ksm_operator.kernel.threads import choose_threads
+from ksm_operator.kernel.threads import running_threads, waiting_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +37,11 @@ ATTACH_SECONDS: Final = 5.0
 RETRY_PAUSES: Final = (0.001, 0.004, 0.016)
 """Seconds before another try when something came between that passes at once."""
 
+NO_WAY_BACK: Final = "NoSafeReturn"
+"""A thread that could not return to its own state by itself, and whose call must not answer 0."""
+
 TRANSIENT: Final = frozenset(
-    {"SignalArrived", "Interrupted", "Busy", "RestartableSequence", "Exec"}
+    {"SignalArrived", "Interrupted", "Busy", "RestartableSequence", "Exec", NO_WAY_BACK}
 )
 
 OPTIONS: Final = ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_TRACEEXEC
@@ -174,21 +178,41 @@ class Tracer:
                 return
 
     def _serve(self, job: _Job) -> Visit:
-        refusal: ThreadUnsuitable | None = None
-        for candidate in choose_threads(job.process, self._machine.names, proc=self._proc)[
-            :MOST_TRIES
-        ]:
-            if job.abandoned.is_set():
-                break
+        names = self._machine.names
+        waiting = waiting_threads(job.process, names, proc=self._proc)
+        tids = {candidate.tid for candidate in waiting}
+        outcome = self._try(job, waiting)
+        if outcome is None or (
+            isinstance(outcome, ThreadUnsuitable) and outcome.reason == NO_WAY_BACK
+        ):
             try:
-                return self._visit(job, candidate)
+                running = running_threads(job.process, names, passed_over=tids, proc=self._proc)
+            except Postponed:
+                if outcome is None:
+                    raise
+            else:
+                outcome = self._try(job, running)
+        if isinstance(outcome, Visit):
+            return outcome
+        assert outcome is not None
+        if outcome.reason == "Exiting":
+            check_alive(job.process, proc=self._proc)
+        raise Postponed(job.process.pid, outcome.reason, outcome.detail)
+
+    def _try(self, job: _Job, candidates: list[Candidate]) -> Visit | ThreadUnsuitable | None:
+        """Visit one after the other until one serves; returns why the last one did not."""
+        refusal: ThreadUnsuitable | None = None
+        for _ in range(min(MOST_TRIES, len(candidates))):
+            if job.abandoned.is_set():
+                raise Postponed(job.process.pid, "AttachBlocked")
+            try:
+                return self._visit(job, candidates.pop(0))
             except ThreadUnsuitable as error:
                 refusal = error
-        if refusal is None:
-            raise Postponed(job.process.pid, "AttachBlocked")
-        if refusal.reason == "Exiting":
-            check_alive(job.process, proc=self._proc)
-        raise Postponed(job.process.pid, refusal.reason, refusal.detail)
+            if refusal.reason == NO_WAY_BACK:
+                # A runtime with stacks of its own: most likely the next one has no way back either.
+                candidates.sort(key=_must_not_answer_zero)
+        return refusal
 
     def _visit(self, job: _Job, candidate: Candidate) -> Visit:
         try:
@@ -212,6 +236,10 @@ class Tracer:
             abandoned=job.abandoned.is_set,
             proc=self._proc,
         )
+
+
+def _must_not_answer_zero(candidate: Candidate) -> bool:
+    return candidate.suitability is not Suitability.ZERO_IS_LEGAL
 
 
 def may_suspend_seccomp(*, proc: Path = PROC) -> bool:

@@ -1,7 +1,6 @@
 """x86-64: registers, system call numbers, and what an interrupted call may be told.
 
-Sources: arch/x86/include/uapi/asm/ptrace.h, arch/x86/entry/syscalls/syscall_64.tbl,
-arch/x86/kernel/signal.c (restart rules), signal(7) (which calls end with EINTR).
+Sources: arch/x86/include/uapi/asm/ptrace.h, arch/x86/kernel/signal.c (restart rules).
 """
 
 from __future__ import annotations
@@ -9,12 +8,15 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
+from ksm_operator.kernel.syscalls import CALLS
+
 _U64 = ctypes.c_uint64
 
 USER_CS: Final = 0x33
 SYSCALL_INSTRUCTION: Final = b"\x0f\x05"
 EINTR: Final = 4
 ERESTARTSYS: Final = 512
+ERESTARTNOINTR: Final = 513
 ERESTARTNOHAND: Final = 514
 ERESTART_RESTARTBLOCK: Final = 516
 
@@ -62,70 +64,7 @@ class Registers(ctypes.Structure):
 
 ARGUMENTS: Final = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 
-NUMBERS: Final[dict[str, int]] = {
-    "read": 0,
-    "write": 1,
-    "poll": 7,
-    "pread64": 17,
-    "pwrite64": 18,
-    "readv": 19,
-    "writev": 20,
-    "select": 23,
-    "madvise": 28,
-    "pause": 34,
-    "nanosleep": 35,
-    "sendfile": 40,
-    "connect": 42,
-    "accept": 43,
-    "sendto": 44,
-    "recvfrom": 45,
-    "sendmsg": 46,
-    "recvmsg": 47,
-    "clone": 56,
-    "fork": 57,
-    "vfork": 58,
-    "execve": 59,
-    "wait4": 61,
-    "semop": 65,
-    "msgsnd": 69,
-    "msgrcv": 70,
-    "fcntl": 72,
-    "flock": 73,
-    "rt_sigtimedwait": 128,
-    "rt_sigsuspend": 130,
-    "prctl": 157,
-    "futex": 202,
-    "io_getevents": 208,
-    "restart_syscall": 219,
-    "semtimedop": 220,
-    "clock_nanosleep": 230,
-    "epoll_wait": 232,
-    "mq_timedsend": 242,
-    "mq_timedreceive": 243,
-    "waitid": 247,
-    "openat": 257,
-    "pselect6": 270,
-    "ppoll": 271,
-    "splice": 275,
-    "tee": 276,
-    "vmsplice": 278,
-    "epoll_pwait": 281,
-    "accept4": 288,
-    "preadv": 295,
-    "pwritev": 296,
-    "recvmmsg": 299,
-    "sendmmsg": 307,
-    "getrandom": 318,
-    "execveat": 322,
-    "copy_file_range": 326,
-    "preadv2": 327,
-    "pwritev2": 328,
-    "io_pgetevents": 333,
-    "io_uring_enter": 426,
-    "clone3": 435,
-    "epoll_pwait2": 441,
-    "futex_waitv": 449,
-}
+NUMBERS: Final = {call.name: call.x86_64 for call in CALLS if call.x86_64 is not None}
 """The calls that this package makes or has to recognise, by name."""
 
 NAMES: Final = {number: name for name, number in NUMBERS.items()}
@@ -146,6 +85,26 @@ def in_syscall(registers: Registers) -> bool:
     return signed(registers.orig_rax) >= 0
 
 
+def arguments(registers: Registers) -> tuple[int, ...]:
+    """The six arguments of the system call that the thread is in."""
+    return tuple(getattr(registers, name) for name in ARGUMENTS)
+
+
+def is_interrupted(registers: Registers, restartable: frozenset[str]) -> bool:
+    """True if the thread has yet to make its system call again; False if the call is done.
+
+    Args:
+        registers: as the stop shows them.
+        restartable: calls for which EINTR means that nothing was done.
+    """
+    if not in_syscall(registers):
+        return False
+    answer = -signed(registers.rax)
+    if answer == EINTR:
+        return NAMES.get(registers.orig_rax) in restartable
+    return answer in (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK)
+
+
 def with_restart(registers: Registers, restartable: frozenset[str]) -> Registers:
     """The registers to give back, so that the program never learns of our stop.
 
@@ -154,20 +113,44 @@ def with_restart(registers: Registers, restartable: frozenset[str]) -> Registers
     about to run, which then rightly sees EINTR. A relative timeout starts anew.
     """
     given_back = registers.copy()
-    if (
-        in_syscall(registers)
-        and signed(registers.rax) == -EINTR
-        and NAMES.get(registers.orig_rax) in restartable
-    ):
+    if signed(registers.rax) == -EINTR and is_interrupted(registers, restartable):
         given_back.rax = unsigned(-ERESTARTNOHAND)
     return given_back
 
 
-def for_call(registers: Registers, number: int, arguments: tuple[int, ...], site: int) -> Registers:
-    """Registers with which the thread makes this call from the `syscall` instruction at `site`."""
+def made_again(registers: Registers, number: int) -> Registers:
+    """Registers with which the thread makes an interrupted call from its beginning.
+
+    For a thread that finds its way back alone: rt_sigreturn leaves no call to be restarted.
+    """
+    again = registers.copy()
+    again.rip = registers.rip - len(SYSCALL_INSTRUCTION)
+    again.rax = number
+    again.orig_rax = unsigned(-1)
+    return again
+
+
+def for_call(
+    registers: Registers,
+    number: int,
+    arguments: tuple[int, ...],
+    site: int,
+    stack: int | None = None,
+) -> Registers:
+    """Registers with which the thread makes a call of ours.
+
+    Args:
+        registers: its own.
+        number: of the call.
+        arguments: at most six.
+        site: address of a `syscall` instruction.
+        stack: where the signal frame lies that the code at `site` returns through, if there is one.
+    """
     prepared = registers.copy()
     prepared.rip = site
     prepared.rax = number
+    if stack is not None:
+        prepared.rsp = stack
     # Otherwise the kernel would take the register set for an interrupted call and restart it.
     prepared.orig_rax = unsigned(-1)
     padded = arguments + (0,) * (len(ARGUMENTS) - len(arguments))

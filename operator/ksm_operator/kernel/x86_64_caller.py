@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel import ptrace
 from ksm_operator.kernel.attached import STOP_SECONDS, Attached, ThreadUnsuitable
-from ksm_operator.kernel.blocking import EINTR_BECOMES_RESTART
-from ksm_operator.kernel.errors import Postponed, Refused
-from ksm_operator.kernel.procfs import read_file
+from ksm_operator.kernel.blocking import EINTR_BECOMES_RESTART, RESUMED, Suitability, suitability
+from ksm_operator.kernel.errors import KernelError, Postponed, Refused
+from ksm_operator.kernel.maps import Mappings, read_maps
+from ksm_operator.kernel.remote_memory import read_memory, write_memory
+from ksm_operator.kernel.stacks import DESCRIPTOR_BYTES, is_own_stack
 from ksm_operator.kernel.x86_64 import (
     ERESTART_RESTARTBLOCK,
     ERESTARTSYS,
@@ -19,11 +19,16 @@ from ksm_operator.kernel.x86_64 import (
     SYSCALL_INSTRUCTION,
     USER_CS,
     Registers,
+    arguments,
     for_call,
     in_syscall,
+    is_interrupted,
+    made_again,
     signed,
     with_restart,
 )
+from ksm_operator.kernel.x86_64_return import ReturnPath, find_return_path, forget
+from ksm_operator.kernel.x86_64_sigframe import SignalFrame, build_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +36,9 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.remote import Syscall
     from ksm_operator.kernel.threads import Candidate
 
-AT_SYSINFO_EHDR: Final = 33
-VDSO_BYTES: Final = 16384
 RSEQ_CS_OFFSET: Final = 8
 RSEQ_CS_BYTES: Final = 32
+MOST_XSTATE_BYTES: Final = 32768
 
 
 class X8664Caller:
@@ -43,25 +47,48 @@ class X8664Caller:
     def __init__(self, target: Attached, candidate: Candidate) -> None:
         self._target = target
         self._tid = candidate.tid
-        self._found = Registers()
+        self._candidate = candidate
+        self._caught_in = "user code"
+        self._safeguard = ""
+        self._mappings = Mappings([])
+        self._return_path: ReturnPath | None = None
 
     def before_interrupt(self) -> None:
-        """Nothing has to be known before the stop."""
+        """Look up the ranges of the process, and code in them to return through."""
+        target = self._target
+        try:
+            self._mappings = read_maps(target.process, proc=target.proc)
+            memory = target.proc / str(target.process.pid) / "task" / str(self._tid) / "mem"
+            self._return_path = find_return_path(memory, self._mappings)
+        except KernelError:
+            return
 
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
         """See `machine.Caller.make`."""
-        self._found = self._read_registers()
-        site = self._call_site()
-        # The registers to give back are fixed before the first one is changed.
-        original = with_restart(self._found, EINTR_BECOMES_RESTART)
+        found = self._read_registers()
+        # What is given back is fixed before the first register is changed; and where the kernel
+        # said EINTR it is given back at once, so that the program is safe from it as of now.
+        original = with_restart(found, EINTR_BECOMES_RESTART)
+        if original.rax != found.rax:
+            ptrace.set_registers(self._tid, original)
         self._target.give_back = lambda: ptrace.set_registers(self._tid, original)
-        return tuple(self._make_one(call, site) for call in calls)
+        own_call = self._own_call(found)
+        frame = self._prepare_return(found, own_call)
+        if frame is not None and self._return_path is not None:
+            self._safeguard = "SignalFrame"
+            site, stack = self._return_path.call, frame.address
+        else:
+            self._safeguard = "LegalOutcome"
+            site, stack = self._own_site(found, own_call), None
+        return tuple(self._make_one(found, call, site, stack) for call in calls)
 
     def caught_in(self) -> str:
         """See `machine.Caller.caught_in`."""
-        if not in_syscall(self._found):
-            return "user code"
-        return NAMES.get(self._found.orig_rax, str(self._found.orig_rax))
+        return self._caught_in
+
+    def safeguard(self) -> str:
+        """See `machine.Caller.safeguard`."""
+        return self._safeguard
 
     def _read_registers(self) -> Registers:
         registers = Registers()
@@ -71,11 +98,80 @@ class X8664Caller:
             raise Refused(self._target.process.pid, "ThirtyTwoBit")
         return registers
 
-    def _make_one(self, call: Syscall, site: int) -> int:
+    def _leave(self, reason: str, detail: str = "") -> ThreadUnsuitable:
+        self._target.leave()
+        return ThreadUnsuitable(reason, detail)
+
+    def _own_call(self, found: Registers) -> str | None:
+        """Name of the call that the thread still has to make; None for user code.
+
+        Raises:
+            ThreadUnsuitable: it must not be kept from this call, or is where it cannot be moved.
+        """
+        if ptrace.dispatches_system_calls(self._tid):
+            raise self._leave("SyscallUserDispatch")
+        if not is_interrupted(found, EINTR_BECOMES_RESTART):
+            if not in_syscall(found) and self._in_rseq_section(found.rip):
+                raise self._leave("RestartableSequence")
+            return None
+        name = NAMES.get(found.orig_rax)
+        if name == "restart_syscall":
+            # What it slept in told its true name before the stop.
+            known = self._candidate.blocked_in
+            name = known if known in RESUMED else None
+        if suitability(name, arguments(found)) is Suitability.NEVER:
+            # It was seen running and has entered a transfer since. Nothing is transferred yet, or
+            # the call would not be one to be restarted: leaving now is in time.
+            raise self._leave("Busy", f"it has entered {name or found.orig_rax}")
+        self._caught_in = name or ""
+        return name
+
+    def _prepare_return(self, found: Registers, own_call: str | None) -> SignalFrame | None:
+        """Write the signal frame; None where there is no place or no way for it."""
+        path = self._return_path
+        if path is None or ptrace.register_set(self._tid, ptrace.NT_X86_SHSTK, 8) is not None:
+            return None
+        xstate = ptrace.register_set(self._tid, ptrace.NT_X86_XSTATE, MOST_XSTATE_BYTES)
+        if xstate is None:
+            return None
+        returned_to = made_again(found, NUMBERS[own_call]) if own_call else found
+        mask = ptrace.signal_mask(self._tid)
+        frame = build_frame(returned_to, mask, xstate, path.restorer)
+        if not self._is_free(frame.address, found):
+            return None
+        if not path.is_there(self._tid):
+            forget(self._mappings, path)
+            return None
+        return frame if write_memory(self._tid, frame.address, frame.data) else None
+
+    def _is_free(self, address: int, found: Registers) -> bool:
+        main_thread = self._tid == self._target.process.pid
+        descriptor = read_memory(self._tid, found.fs_base, DESCRIPTOR_BYTES)
+        return is_own_stack(
+            address,
+            found.rsp,
+            self._mappings,
+            main_thread=main_thread,
+            thread_pointer=found.fs_base,
+            descriptor=descriptor,
+        )
+
+    def _own_site(self, found: Registers, own_call: str | None) -> int:
+        """The `syscall` instruction of a thread without a way back, whose call may answer 0."""
+        if own_call is None:
+            raise self._leave("NoSafeReturn", "user code")
+        if suitability(own_call, arguments(found)) is not Suitability.ZERO_IS_LEGAL:
+            raise self._leave("NoSafeReturn", own_call)
+        site = int(found.rip) - len(SYSCALL_INSTRUCTION)
+        if read_memory(self._tid, site, len(SYSCALL_INSTRUCTION)) != SYSCALL_INSTRUCTION:
+            raise self._leave("NoSyscallInstruction")
+        return site
+
+    def _make_one(self, found: Registers, call: Syscall, site: int, stack: int | None) -> int:
         """One call: to its entry, to its exit; returns what the kernel answered."""
         number = NUMBERS[call.name]
         pid = self._target.process.pid
-        ptrace.set_registers(self._tid, for_call(self._found, number, call.arguments, site))
+        ptrace.set_registers(self._tid, for_call(found, number, call.arguments, site, stack))
         self._target.step(STOP_SECONDS)
         if signed(self._read_registers().orig_rax) != number:
             self._target.leave()
@@ -87,69 +183,17 @@ class X8664Caller:
             raise Postponed(pid, "Interrupted", f"a signal came during {call.name}")
         return answer
 
-    def _call_site(self) -> int:
-        """Address of a `syscall` instruction to run our calls through.
-
-        Raises:
-            ThreadUnsuitable: there is none, or moving the thread away would break it.
-        """
-        target, registers = self._target, self._found
-        path = f"{target.proc}/{target.process.pid}/task/{target.tid}/mem"
-        try:
-            memory = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            target.leave()
-            raise ThreadUnsuitable("MemoryNotReadable", str(error)) from error
-        try:
-            own = int(registers.rip) - len(SYSCALL_INSTRUCTION)
-            if in_syscall(registers) and _read(memory, own, 2) == SYSCALL_INSTRUCTION:
-                return own
-            if not in_syscall(registers) and _in_rseq_section(target, memory, registers.rip):
-                target.leave()
-                raise ThreadUnsuitable("RestartableSequence")
-            site = _vdso_site(target, memory)
-            if site is None:
-                target.leave()
-                raise ThreadUnsuitable("NoSyscallInstruction")
-            return site
-        finally:
-            os.close(memory)
-
-
-def _read(memory: int, address: int, length: int) -> bytes:
-    try:
-        return os.pread(memory, length, address)
-    except (OSError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.EIO, errno.EFAULT):
-            raise
-        return b""
-
-
-def _in_rseq_section(target: Attached, memory: int, ip: int) -> bool:
-    """True if the kernel would abort what the thread is doing once it is moved away; rseq(2)."""
-    area = ptrace.rseq_address(target.tid)
-    if area is None:
-        return False
-    pointer = int.from_bytes(_read(memory, area + RSEQ_CS_OFFSET, 8), "little")
-    if pointer == 0:
-        return False
-    section = _read(memory, pointer, RSEQ_CS_BYTES)
-    if len(section) < RSEQ_CS_BYTES:
-        return True
-    start = int.from_bytes(section[8:16], "little")
-    length = int.from_bytes(section[16:24], "little")
-    return start <= ip < start + length
-
-
-def _vdso_site(target: Attached, memory: int) -> int | None:
-    auxv = read_file(
-        f"{target.proc}/{target.process.pid}/task/{target.tid}/auxv", target.process.pid
-    )
-    for offset in range(0, len(auxv) - 15, 16):
-        if int.from_bytes(auxv[offset : offset + 8], "little") == AT_SYSINFO_EHDR:
-            base = int.from_bytes(auxv[offset + 8 : offset + 16], "little")
-            break
-    else:
-        return None
-    found = _read(memory, base, VDSO_BYTES).find(SYSCALL_INSTRUCTION)
-    return None if found < 0 else base + found
+    def _in_rseq_section(self, ip: int) -> bool:
+        """True if the kernel would abort what the thread does once it is moved away; rseq(2)."""
+        area = ptrace.rseq_address(self._tid)
+        if area is None:
+            return False
+        pointer = int.from_bytes(read_memory(self._tid, area + RSEQ_CS_OFFSET, 8), "little")
+        if pointer == 0:
+            return False
+        section = read_memory(self._tid, pointer, RSEQ_CS_BYTES)
+        if len(section) < RSEQ_CS_BYTES:
+            return True
+        start = int.from_bytes(section[8:16], "little")
+        length = int.from_bytes(section[16:24], "little")
+        return start <= ip < start + length

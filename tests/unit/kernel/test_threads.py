@@ -12,8 +12,8 @@ from ksm_operator.kernel.blocking import (
     Suitability,
     suitability,
 )
-from ksm_operator.kernel.procfs import Stat
-from ksm_operator.kernel.threads import Candidate, Unsuitable, judge, parse_syscall
+from ksm_operator.kernel.procfs import Process, Stat
+from ksm_operator.kernel.threads import Candidate, Unsuitable, judge, parse_syscall, preference
 from ksm_operator.kernel.x86_64 import NAMES, NUMBERS
 
 
@@ -35,8 +35,8 @@ def test_every_call_in_the_tables_has_a_number() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ZERO_IS_LEGAL))
-def test_waits_with_a_legal_zero_are_best(name: str) -> None:
-    """If we died half-way, the thread would see a timeout that it has to expect anyway."""
+def test_waits_with_a_legal_zero_are_known(name: str) -> None:
+    """Where there is no way back for it, the thread would see a short sleep."""
     assert judge(7, stat(), line(name), "x", NAMES) == Candidate(7, Suitability.ZERO_IS_LEGAL, name)
 
 
@@ -61,6 +61,16 @@ def test_bulk_transfers_are_never_interrupted(name: str) -> None:
         (("io_uring_enter", 3, 5, 1), Suitability.NEVER),
         (("fcntl", 3, 7), Suitability.RESTARTABLE),
         (("fcntl", 3, 3), Suitability.NEVER),
+        (("futex", 0, 128 | 11), Suitability.NEVER),
+        (("poll", 0, 1, 500), Suitability.ZERO_IS_LEGAL),
+        (("poll", 0, 1, 0xFFFF_FFFF), Suitability.RESTARTABLE),
+        (("epoll_wait", 3, 0, 1, 0), Suitability.ZERO_IS_LEGAL),
+        (("epoll_wait", 3, 0, 1, 0xFFFF_FFFF), Suitability.RESTARTABLE),
+        (("epoll_pwait", 3, 0, 1, 0xFFFF_FFFF_FFFF_FFFF), Suitability.RESTARTABLE),
+        (("epoll_pwait2", 3, 0, 1, 0x7FFC0), Suitability.ZERO_IS_LEGAL),
+        (("ppoll", 0, 1, 0), Suitability.RESTARTABLE),
+        (("select", 1, 0, 0, 0, 0x7FFC0), Suitability.ZERO_IS_LEGAL),
+        (("pselect6", 1, 0, 0, 0, 0), Suitability.RESTARTABLE),
     ],
 )
 def test_arguments_decide(call: tuple[str, *tuple[int, ...]], expected: Suitability) -> None:
@@ -92,11 +102,51 @@ def test_threads_that_are_left_alone(state: str, flags: int, channel: str, reaso
     assert seen.reason == reason
 
 
-def test_running_thread_is_second_choice() -> None:
+def test_running_thread_is_the_last_choice() -> None:
     """It has no call to restart, but may be about to enter one."""
-    assert judge(7, stat("R"), "running\n", "0", NAMES) == Candidate(
-        7, Suitability.RUNNING, "running"
-    )
+    running = judge(7, stat("R"), "running\n", "0", NAMES)
+    assert running == Candidate(7, Suitability.RUNNING, "running")
+
+
+@pytest.mark.parametrize(
+    ("channel", "first", "name"),
+    [
+        ("poll_schedule_timeout.constprop.0", 0x7FFC0, "poll"),
+        ("futex_do_wait", 0x7FFC0, "futex"),
+        ("hrtimer_nanosleep", 0x7FFC0, "nanosleep"),
+        ("do_syscall_64", 0x7FFC0, "nanosleep"),
+        ("do_syscall_64", 1, "clock_nanosleep"),
+    ],
+)
+def test_call_taken_up_again_is_known_by_its_own_name(channel: str, first: int, name: str) -> None:
+    """A second visit finds restart_syscall, which a signal frame cannot bring back."""
+    seen = judge(7, stat(), line("restart_syscall", first, 128), channel, NAMES)
+    assert isinstance(seen, Candidate)
+    assert seen.blocked_in == name
+
+
+@pytest.mark.parametrize(("channel", "first"), [("0", 1), ("", 1), ("do_syscall_64", 0xFFFF_FFFA)])
+def test_call_that_cannot_be_named_is_left_alone(channel: str, first: int) -> None:
+    """Making a guessed call again would be worse than coming back later."""
+    seen = judge(7, stat(), line("restart_syscall", first), channel, NAMES)
+    assert isinstance(seen, Unsuitable)
+
+
+def test_order_of_choice() -> None:
+    """Made again without a trace first, legal outcomes next, the program's own code last."""
+    leader = Process(7, 1)
+    ordered = [
+        Candidate(7, Suitability.RESTARTABLE, "read"),
+        Candidate(9, Suitability.RESTARTABLE, "wait4"),
+        Candidate(7, Suitability.RESTARTABLE, "rt_sigtimedwait"),
+        Candidate(7, Suitability.ZERO_IS_LEGAL, "futex"),
+        Candidate(9, Suitability.ZERO_IS_LEGAL, "futex"),
+        Candidate(7, Suitability.ZERO_IS_LEGAL, "epoll_wait"),
+        Candidate(7, Suitability.RUNNING, "running"),
+    ]
+    turned = ordered[::-1]
+    turned.sort(key=lambda seen: preference(seen, leader))
+    assert turned == ordered
 
 
 @pytest.mark.parametrize("text", ["", "-1 0x7ffc 0x7f00\n", "99999 0x0\n"])
