@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ksm_operator.kernel import x86_64, x86_64_caller
+from ksm_operator.kernel import aarch64, aarch64_caller, x86_64, x86_64_caller
 from ksm_operator.kernel.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Machine:
 POINTERS_OF_64_BITS: Final = 1 << 32
 
 MACHINES: Final = {
+    "aarch64": Machine("aarch64", aarch64.NAMES, aarch64_caller.Aarch64Caller),
     "x86_64": Machine("x86_64", x86_64.NAMES, x86_64_caller.X8664Caller),
 }
 

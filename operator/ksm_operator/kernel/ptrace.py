@@ -152,6 +152,13 @@ def register_set(tid: int, kind: int, most_bytes: int) -> bytes | None:
     return buffer.raw[: int(vector.length)]
 
 
+def set_register_set(tid: int, kind: int, data: bytes) -> None:
+    """Set one of a stopped thread's register sets (NT_*)."""
+    buffer = ctypes.create_string_buffer(data, len(data))
+    vector = _Iovec(ctypes.addressof(buffer), len(data))
+    request(PTRACE_SETREGSET, tid, kind, ctypes.addressof(vector))
+
+
 class StopKind(Enum):
     """Why a traced thread stopped."""
 
