@@ -68,7 +68,7 @@ SUBSETS: dict[str, tuple[str, ...]] = {
         "test_node_command.py",
         "test_remote.py::test_call_ends_as_if_nothing_had_been",
     ),
-    "aarch64-6.12": (*ANYWHERE, *CANNOT, *FANOTIFY, "test_duplicates.py"),
+    "aarch64-6.12": (*ANYWHERE, *CANNOT, *FANOTIFY, "test_duplicates.py", "test_aarch64.py"),
 }
 
 DEFECTS: dict[str, tuple[str, ...]] = {
