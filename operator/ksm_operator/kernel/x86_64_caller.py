@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel import ptrace
+from ksm_operator.kernel import ptrace, rseq
 from ksm_operator.kernel.attached import STOP_SECONDS, Attached, ThreadUnsuitable
 from ksm_operator.kernel.blocking import EINTR_BECOMES_RESTART, RESUMED, Suitability, suitability
 from ksm_operator.kernel.errors import KernelError, Postponed, Refused
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.remote import Syscall
     from ksm_operator.kernel.threads import Candidate
 
-RSEQ_CS_OFFSET: Final = 8
-RSEQ_CS_BYTES: Final = 32
 MOST_XSTATE_BYTES: Final = 32768
 
 
@@ -111,7 +109,7 @@ class X8664Caller:
         if ptrace.dispatches_system_calls(self._tid):
             raise self._leave("SyscallUserDispatch")
         if not is_interrupted(found, EINTR_BECOMES_RESTART):
-            if not in_syscall(found) and self._in_rseq_section(found.rip):
+            if not in_syscall(found) and rseq.in_section(self._tid, found.rip):
                 raise self._leave("RestartableSequence")
             return None
         name = NAMES.get(found.orig_rax)
@@ -182,18 +180,3 @@ class X8664Caller:
             self._target.leave()
             raise Postponed(pid, "Interrupted", f"a signal came during {call.name}")
         return answer
-
-    def _in_rseq_section(self, ip: int) -> bool:
-        """True if the kernel would abort what the thread does once it is moved away; rseq(2)."""
-        area = ptrace.rseq_address(self._tid)
-        if area is None:
-            return False
-        pointer = int.from_bytes(read_memory(self._tid, area + RSEQ_CS_OFFSET, 8), "little")
-        if pointer == 0:
-            return False
-        section = read_memory(self._tid, pointer, RSEQ_CS_BYTES)
-        if len(section) < RSEQ_CS_BYTES:
-            return True
-        start = int.from_bytes(section[8:16], "little")
-        length = int.from_bytes(section[16:24], "little")
-        return start <= ip < start + length
