@@ -28,38 +28,48 @@ class Mirrors:
         security: Of their security updates.
     """
 
-    main: str = "http://deb.debian.org/debian"
-    security: str = "http://deb.debian.org/debian-security"
+    main: str
+    security: str
 
     def of(self, suite: str) -> str:
         """The one that has this suite."""
         return self.security if suite.endswith(SECURITY) else self.main
 
 
-def parse_mirrors(targets: str) -> Mirrors:
-    """The machine's own mirrors, from `apt-get indextargets`; Debian's where it has none.
+def parse_mirrors(addresses: str) -> Mirrors:
+    """The machine's own mirrors, from `apt-get update --print-uris`.
 
     Args:
-        targets: Lines of a repository's address and one of its suites.
+        addresses: Lines that begin with the quoted address of a suite's release file.
+
+    Raises:
+        LocalClusterError: None of them is Debian's.
     """
     found: dict[str, str] = {}
-    for line in targets.splitlines():
-        address, _, suite = line.strip().partition(" ")
+    for line in addresses.splitlines():
+        mirror, _, rest = line.removeprefix("'").partition("/dists/")
+        suite = rest.partition("/")[0]
         kind = "security" if suite.endswith(SECURITY) else "main"
-        last = address.rstrip("/").rpartition("/")[2]
         # Other repositories have a suite of the same name, and none of Debian's kernels.
-        if last == ("debian-security" if kind == "security" else "debian"):
-            found.setdefault(kind, address.rstrip("/"))
-    return Mirrors(**found)
+        if mirror.rpartition("/")[2] == ("debian-security" if kind == "security" else "debian"):
+            found.setdefault(kind, mirror)
+    if "main" not in found:
+        raise LocalClusterError(
+            "apt on this machine knows no Debian mirror, and the guests' kernels are Debian's.\n"
+            "Add one for any suite to /etc/apt/sources.list.d, see sources.list(5)."
+        )
+    # Mirrors have both side by side.
+    return Mirrors(found["main"], found.get("security", f"{found['main']}-security"))
 
 
 def machine_mirrors() -> Mirrors:
-    """What this machine's apt is set up to use."""
+    """What this machine's apt is set up to use, whether or not its lists were ever fetched.
+
+    Raises:
+        LocalClusterError: It has no mirror of Debian's.
+    """
     answer = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"],
-        capture_output=True,
-        text=True,
-        check=False,
+        ["apt-get", "update", "--print-uris"], capture_output=True, text=True, check=False
     )
     return parse_mirrors(answer.stdout)
 

@@ -6,29 +6,38 @@ from pathlib import Path
 
 import pytest
 
+from local_cluster.errors import LocalClusterError
 from virtual_machines import images, machine, payload
 from virtual_machines.cpio import Archive
 from virtual_machines.debian import Mirrors, parse_mirrors
 from virtual_machines.machines import KERNELS
 from vm.subset import DEFECTS, HERE, SUBSETS, chosen
 
+OWN = "'http://mirror.example/debian/dists/trixie/InRelease' mirror.example_trixie 0"
+SECURE = "'http://safe.example/debian-security/dists/trixie-security/InRelease' safe.example 0"
+OTHER = "'https://packages.example/cloud-sdk/dists/trixie/InRelease' packages.example 0"
+BESIDE = "http://mirror.example/debian-security"
+
 
 @pytest.mark.parametrize(
-    ("targets", "expected"),
+    ("lines", "security"),
     [
-        ("", Mirrors()),
-        (
-            "http://mirror.example/debian/ x\nhttp://mirror.example/debian-security/ x-security",
-            Mirrors("http://mirror.example/debian", "http://mirror.example/debian-security"),
-        ),
-        ("https://packages.example/cloud-sdk/ bookworm\n", Mirrors()),
-        ("http://archive.example/ubuntu/ noble\n", Mirrors()),
-        ("http://mirror.example/debian trixie", Mirrors(main="http://mirror.example/debian")),
+        ((OWN, SECURE), "http://safe.example/debian-security"),
+        ((OTHER, SECURE, OWN), "http://safe.example/debian-security"),
+        ((OWN,), BESIDE),
+        ((OTHER, OWN), BESIDE),
     ],
 )
-def test_packages_come_from_the_machines_own_mirror(targets: str, expected: Mirrors) -> None:
-    """A machine without a way to Debian's own host has one that its apt knows."""
-    assert parse_mirrors(targets) == expected
+def test_packages_come_from_the_machines_own_mirror(lines: tuple[str, ...], security: str) -> None:
+    """Where a company has a mirror of its own, others are often out of reach."""
+    assert parse_mirrors("\n".join(lines)) == Mirrors("http://mirror.example/debian", security)
+
+
+@pytest.mark.parametrize("text", ["", OTHER, SECURE])
+def test_a_machine_without_debian_is_told_so(text: str) -> None:
+    """A host of our choice would be a surprise, and on another distribution there may be none."""
+    with pytest.raises(LocalClusterError, match=r"sources\.list"):
+        parse_mirrors(text)
 
 
 def test_suites_have_their_mirror() -> None:
