@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -86,6 +87,12 @@ class Program:
     def longest(self, which: int = 0) -> float:
         """Microseconds of the longest gap since the last `forget`."""
         return float(struct.unpack_from("Q", self.shared, 8 * which)[0]) / 1000
+
+    def wait_for_look(self) -> None:
+        """Return when a `clock` has looked at the time after this call."""
+        now = time.monotonic_ns()
+        while struct.unpack_from("Q", self.shared, 8)[0] < now:
+            time.sleep(0.0002)
 
     def forget(self) -> None:
         """Start anew."""

@@ -5,6 +5,7 @@ Callers on any thread hand their calls over and wait for the result.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import queue
 import threading
@@ -14,6 +15,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ksm_operator.kernel import ptrace
+from ksm_operator.kernel.alarm import Alarm
 from ksm_operator.kernel.attached import StillAttached, ThreadUnsuitable
 from ksm_operator.kernel.blocking import Suitability
 from ksm_operator.kernel.errors import KernelError, Postponed
@@ -162,26 +164,27 @@ class Tracer:
             )
 
     def _run(self, jobs: queue.SimpleQueue[_Job | None]) -> None:
-        while (job := jobs.get()) is not None:
-            try:
-                job.done.set_result(self._serve(job))
-            except StillAttached as error:
-                # Ending this thread is what makes the kernel let go of the target.
-                job.done.set_exception(error)
-                return
-            except KernelError as error:
-                job.done.set_exception(error)
-            except Exception as error:  # noqa: BLE001 - the caller's thread raises it
-                job.done.set_exception(error)
-                return
-            if job.abandoned.is_set():
-                return
+        with contextlib.closing(Alarm()) as alarm:
+            while (job := jobs.get()) is not None:
+                try:
+                    job.done.set_result(self._serve(job, alarm))
+                except StillAttached as error:
+                    # Ending this thread is what makes the kernel let go of the target.
+                    job.done.set_exception(error)
+                    return
+                except KernelError as error:
+                    job.done.set_exception(error)
+                except Exception as error:  # noqa: BLE001 - the caller's thread raises it
+                    job.done.set_exception(error)
+                    return
+                if job.abandoned.is_set():
+                    return
 
-    def _serve(self, job: _Job) -> Visit:
+    def _serve(self, job: _Job, alarm: Alarm) -> Visit:
         names = self._machine.names
         waiting = waiting_threads(job.process, names, proc=self._proc)
         tids = {candidate.tid for candidate in waiting}
-        outcome = self._try(job, waiting)
+        outcome = self._try(job, alarm, waiting)
         if outcome is None or (
             isinstance(outcome, ThreadUnsuitable) and outcome.reason == NO_WAY_BACK
         ):
@@ -191,7 +194,7 @@ class Tracer:
                 if outcome is None:
                     raise
             else:
-                outcome = self._try(job, running)
+                outcome = self._try(job, alarm, running)
         if isinstance(outcome, Visit):
             return outcome
         assert outcome is not None
@@ -199,14 +202,16 @@ class Tracer:
             check_alive(job.process, proc=self._proc)
         raise Postponed(job.process.pid, outcome.reason, outcome.detail)
 
-    def _try(self, job: _Job, candidates: list[Candidate]) -> Visit | ThreadUnsuitable | None:
+    def _try(
+        self, job: _Job, alarm: Alarm, candidates: list[Candidate]
+    ) -> Visit | ThreadUnsuitable | None:
         """Visit one after the other until one serves; returns why the last one did not."""
         refusal: ThreadUnsuitable | None = None
         for _ in range(min(MOST_TRIES, len(candidates))):
             if job.abandoned.is_set():
                 raise Postponed(job.process.pid, "AttachBlocked")
             try:
-                return self._visit(job, candidates.pop(0))
+                return self._visit(job, alarm, candidates.pop(0))
             except ThreadUnsuitable as error:
                 refusal = error
             if refusal.reason == NO_WAY_BACK:
@@ -214,9 +219,9 @@ class Tracer:
                 candidates.sort(key=_must_not_answer_zero)
         return refusal
 
-    def _visit(self, job: _Job, candidate: Candidate) -> Visit:
+    def _visit(self, job: _Job, alarm: Alarm, candidate: Candidate) -> Visit:
         try:
-            return self._visit_with(self._options, job, candidate)
+            return self._visit_with(self._options, job, alarm, candidate)
         except OSError as error:
             if error.errno != errno.EINVAL or not self._may_suspend_seccomp:
                 raise
@@ -224,15 +229,16 @@ class Tracer:
             self._may_suspend_seccomp = False
             self._options = OPTIONS
             self._check_seccomp(job.process)
-            return self._visit_with(self._options, job, candidate)
+            return self._visit_with(self._options, job, alarm, candidate)
 
-    def _visit_with(self, options: int, job: _Job, candidate: Candidate) -> Visit:
+    def _visit_with(self, options: int, job: _Job, alarm: Alarm, candidate: Candidate) -> Visit:
         return visit(
             job.process,
             candidate,
             job.calls,
             machine=self._machine,
             options=options,
+            alarm=alarm,
             abandoned=job.abandoned.is_set,
             proc=self._proc,
         )
