@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -103,7 +104,7 @@ def visit(
     ours = target.is_ours()
     if ours:
         caller.before_interrupt()
-    with alarm.running(), _no_collection():
+    with alarm.running(), _no_collection(), _ahead_of_others():
         started = time.monotonic_ns()
         try:
             target.stop()
@@ -132,3 +133,23 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextlib.contextmanager
+def _ahead_of_others() -> Iterator[None]:
+    """The calling thread runs before all others, where it may (CAP_SYS_NICE).
+
+    A pod that asks for little CPU gets little of it on a busy node, and the target would stand
+    still for as long as we wait for ours.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        # Also for root, in a cgroup that has no share of real time (CONFIG_RT_GROUP_SCHED).
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
