@@ -332,3 +332,15 @@ def test_a_call_that_fails_says_so(start: Start, tracer: Tracer) -> None:
     visit = tracer.call(target.process, [Syscall("prctl", (67, 1, 1, 1, 1))])
     assert visit.results == (-22,)
     assert visit.stopped_ns > 0
+
+
+def test_a_call_that_does_not_end_is_called_off(start: Start, tracer: Tracer) -> None:
+    """The tracer sleeps while it waits, and something has to wake it when the time is over."""
+    target = start(code="import sys; print('ready'); print(sys.stdin.readline())")
+    target.wait_for_state("S")
+    with pytest.raises(Postponed) as caught:
+        tracer.call(target.process, [Syscall("poll", (0, 0, -1), seconds=0.3)])
+    assert caught.value.reason == "NoProgress"
+    assert tracer.call(target.process, [get_merge()]).results == (0,)
+    target.tell("go on")
+    assert target.line() == "go on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel import ptrace, rseq
@@ -9,7 +10,7 @@ from ksm_operator.kernel.attached import STOP_SECONDS, Attached, ThreadUnsuitabl
 from ksm_operator.kernel.blocking import EINTR_BECOMES_RESTART, RESUMED, Suitability, suitability
 from ksm_operator.kernel.errors import KernelError, Postponed, Refused
 from ksm_operator.kernel.maps import Mappings, read_maps
-from ksm_operator.kernel.remote_memory import read_memory, write_memory
+from ksm_operator.kernel.remote_memory import read_memory, read_pieces, write_memory
 from ksm_operator.kernel.stacks import DESCRIPTOR_BYTES, is_own_stack
 from ksm_operator.kernel.x86_64 import (
     ERESTART_RESTARTBLOCK,
@@ -21,6 +22,7 @@ from ksm_operator.kernel.x86_64 import (
     Registers,
     arguments,
     for_call,
+    has_shadow_stacks,
     in_syscall,
     is_interrupted,
     made_again,
@@ -50,6 +52,10 @@ class X8664Caller:
         self._safeguard = ""
         self._mappings = Mappings([])
         self._return_path: ReturnPath | None = None
+        self._shadow_stack = (
+            ptrace.RegisterSet(ptrace.NT_X86_SHSTK, 8) if has_shadow_stacks() else None
+        )
+        self._xstate = ptrace.RegisterSet(ptrace.NT_X86_XSTATE, MOST_XSTATE_BYTES)
 
     def before_interrupt(self) -> None:
         """Look up the ranges of the process, and code in them to return through."""
@@ -91,7 +97,7 @@ class X8664Caller:
     def _read_registers(self) -> Registers:
         registers = Registers()
         size = ptrace.get_registers(self._tid, registers)
-        if size != len(bytes(registers)) or registers.cs != USER_CS:
+        if size != ctypes.sizeof(registers) or registers.cs != USER_CS:
             self._target.leave()
             raise Refused(self._target.process.pid, "ThirtyTwoBit")
         return registers
@@ -109,8 +115,6 @@ class X8664Caller:
         if ptrace.dispatches_system_calls(self._tid):
             raise self._leave("SyscallUserDispatch")
         if not is_interrupted(found, EINTR_BECOMES_RESTART):
-            if not in_syscall(found) and rseq.in_section(self._tid, found.rip):
-                raise self._leave("RestartableSequence")
             return None
         name = NAMES.get(found.orig_rax)
         if name == "restart_syscall":
@@ -125,34 +129,39 @@ class X8664Caller:
         return name
 
     def _prepare_return(self, found: Registers, own_call: str | None) -> SignalFrame | None:
-        """Write the signal frame; None where there is no place or no way for it."""
+        """Write the signal frame; None where there is no place or no way for it.
+
+        Raises:
+            ThreadUnsuitable: it is in user code that it cannot be moved out of.
+        """
         path = self._return_path
-        if path is None or ptrace.register_set(self._tid, ptrace.NT_X86_SHSTK, 8) is not None:
+        if path is None:
             return None
-        xstate = ptrace.register_set(self._tid, ptrace.NT_X86_XSTATE, MOST_XSTATE_BYTES)
+        if self._shadow_stack is not None and self._shadow_stack.read(self._tid) is not None:
+            return None
+        xstate = self._xstate.read(self._tid)
         if xstate is None:
             return None
         returned_to = made_again(found, NUMBERS[own_call]) if own_call else found
         mask = ptrace.signal_mask(self._tid)
         frame = build_frame(returned_to, mask, xstate, path.restorer)
-        if not self._is_free(frame.address, found):
-            return None
-        if not path.is_there(self._tid):
+        sequence = (0, 0) if in_syscall(found) else rseq.pointer_piece(self._tid)
+        pieces = [*path.pieces(), sequence, (found.fs_base, DESCRIPTOR_BYTES)]
+        *code, pointer, descriptor = read_pieces(self._tid, pieces)
+        if not path.is_there(code):
             forget(self._mappings, path)
             return None
-        return frame if write_memory(self._tid, frame.address, frame.data) else None
-
-    def _is_free(self, address: int, found: Registers) -> bool:
-        main_thread = self._tid == self._target.process.pid
-        descriptor = read_memory(self._tid, found.fs_base, DESCRIPTOR_BYTES)
-        return is_own_stack(
-            address,
+        if rseq.is_in(self._tid, found.rip, pointer):
+            raise self._leave("RestartableSequence")
+        is_free = is_own_stack(
+            frame.address,
             found.rsp,
             self._mappings,
-            main_thread=main_thread,
+            main_thread=self._tid == self._target.process.pid,
             thread_pointer=found.fs_base,
             descriptor=descriptor,
         )
+        return frame if is_free and write_memory(self._tid, frame.address, frame.data) else None
 
     def _own_site(self, found: Registers, own_call: str | None) -> int:
         """The `syscall` instruction of a thread without a way back, whose call may answer 0."""
