@@ -7,19 +7,19 @@ of at least everything that it did. A reboot clears it all, and the boot id tell
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ksm_operator.kernel import Baseline, Process
+from ksm_operator.kernel import Baseline, Marks, Process
+from ksm_operator.kernel.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION: Final = 1
+VERSION: Final = 2
+READABLE: Final = (1, VERSION)
+"""Version 1 knew no marks: whatever it enrolled was enrolled as a whole, with none of its own."""
 
 
 class StateError(Exception):
@@ -34,13 +34,33 @@ class Container:
         pod_uid: the uid in its cgroup's name.
         path: its cgroup, relative to the memory hierarchy's mount.
         enrolled: processes enrolled by us, their mergeable descendants included as they are seen.
-        own: processes that had asked for merging before us; never released by us.
+        own: processes that had asked for merging as a whole before us; never released by us.
+        marks: of those enrolled for which there is more to remember; one that has ended stays until
+            its children have been looked for.
     """
 
     pod_uid: str
     path: str
     enrolled: set[Process] = field(default_factory=set)
     own: set[Process] = field(default_factory=set)
+    marks: dict[Process, Marks] = field(default_factory=dict)
+
+    def put(self, process: Process, marks: Marks | None) -> None:
+        """Have a process on record as enrolled."""
+        self.enrolled.add(process)
+        if marks is None or marks.is_plain:
+            self.marks.pop(process, None)
+        else:
+            self.marks[process] = marks
+
+    def drop(self, process: Process) -> None:
+        """It holds nothing of ours."""
+        self.enrolled.discard(process)
+        self.marks.pop(process, None)
+
+    def is_by_ranges(self, process: Process) -> bool:
+        """Whether it is enrolled by `Madvise`."""
+        return process in self.marks and self.marks[process].method == "Madvise"
 
 
 @dataclass(slots=True)
@@ -81,6 +101,10 @@ class State:
                     "path": container.path,
                     "enrolled": [[one.pid, one.start_time] for one in sorted(container.enrolled)],
                     "own": [[one.pid, one.start_time] for one in sorted(container.own)],
+                    "marks": [
+                        [one.pid, one.start_time, *marks.to_list()]
+                        for one, marks in sorted(container.marks.items(), key=lambda pair: pair[0])
+                    ],
                 }
                 for container in self.containers.values()
             ],
@@ -92,13 +116,13 @@ class State:
 
     @classmethod
     def from_dict(cls, data: Any) -> State:
-        """Read what `to_dict` gave.
+        """Read what `to_dict` gave, of this version or the one before.
 
         Raises:
             StateError: another version, or not of that form.
         """
         try:
-            if data["version"] != VERSION:
+            if data["version"] not in READABLE:
                 raise StateError(f"version {data['version']} is not {VERSION}")
             containers = [
                 Container(
@@ -106,6 +130,10 @@ class State:
                     entry["path"],
                     {Process(int(pid), int(started)) for pid, started in entry["enrolled"]},
                     {Process(int(pid), int(started)) for pid, started in entry["own"]},
+                    {
+                        Process(int(pid), int(started)): Marks.from_list(marks)
+                        for pid, started, *marks in (entry["marks"] if data["version"] > 1 else ())
+                    },
                 )
                 for entry in data["containers"]
             ]
@@ -159,16 +187,7 @@ def save(path: Path, state: State) -> None:
     Raises:
         StateError: it cannot be written.
     """
-    text = json.dumps(state.to_dict(), separators=(",", ":")).encode()
-    temporary = ""
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(prefix=".state-", dir=path.parent)
-        with os.fdopen(fd, "wb") as file:
-            file.write(text)
-        os.replace(temporary, path)  # noqa: PTH105 - a plain path is what mkstemp gave
+        replace_file(path, json.dumps(state.to_dict(), separators=(",", ":")).encode())
     except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108 - as above
         raise StateError(f"{path} cannot be written: {error.strerror}") from error
