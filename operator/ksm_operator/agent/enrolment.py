@@ -170,7 +170,8 @@ class Enrolment:
             # call and ended may have left a child behind, which only this record tells from one
             # that was mergeable before us.
             del self.state.containers[path]
-        self._save()
+        if new or intents:
+            self._save()
         if done:
             log.info(
                 "processes enrolled",

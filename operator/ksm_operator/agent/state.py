@@ -8,6 +8,8 @@ of at least everything that it did. A reboot clears it all, and the boot id tell
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +22,59 @@ if TYPE_CHECKING:
 VERSION: Final = 2
 READABLE: Final = (1, VERSION)
 """Version 1 knew no marks: whatever it enrolled was enrolled as a whole, with none of its own."""
+
+
+class MarksOnRecord(MutableMapping[Process, Marks]):
+    """Marks by process. A node's may be 200,000 ranges: kept as bare numbers, 16 bytes each."""
+
+    def __init__(self, marks: Mapping[Process, Marks] | None = None) -> None:
+        self._packed: dict[Process, tuple[Any, ...]] = {}
+        self.update(marks or {})
+
+    def __getitem__(self, process: Process) -> Marks:
+        return Marks.from_list(self._packed[process])
+
+    def __setitem__(self, process: Process, marks: Marks) -> None:
+        method, program, ranges, intended = marks.to_list()
+        self._packed[process] = (method, program, array("Q", ranges), array("Q", intended))
+
+    def __delitem__(self, process: Process) -> None:
+        del self._packed[process]
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, process: object) -> bool:
+        return process in self._packed
+
+    def method(self, process: Process) -> str | None:
+        """How a process was enrolled, if it is here."""
+        packed = self._packed.get(process)
+        return packed[0] if packed is not None else None
+
+    def to_list(self) -> list[Any]:
+        """As JSON types."""
+        return [
+            [one.pid, one.start_time, method, program, list(ranges), list(intended)]
+            for one, (method, program, ranges, intended) in sorted(self._packed.items())
+        ]
+
+    @classmethod
+    def from_list(cls, data: Any) -> MarksOnRecord:
+        """Read what `to_list` gave.
+
+        Raises:
+            ValueError, TypeError: not of that form.
+        """
+        return cls(
+            {
+                Process(int(pid), int(started)): Marks.from_list(marks)
+                for pid, started, *marks in data
+            }
+        )
 
 
 class StateError(Exception):
@@ -43,7 +98,7 @@ class Container:
     path: str
     enrolled: set[Process] = field(default_factory=set)
     own: set[Process] = field(default_factory=set)
-    marks: dict[Process, Marks] = field(default_factory=dict)
+    marks: MarksOnRecord = field(default_factory=MarksOnRecord)
 
     def put(self, process: Process, marks: Marks | None) -> None:
         """Have a process on record as enrolled."""
@@ -60,7 +115,7 @@ class Container:
 
     def is_by_ranges(self, process: Process) -> bool:
         """Whether it is enrolled by `Madvise`."""
-        return process in self.marks and self.marks[process].method == "Madvise"
+        return self.marks.method(process) == "Madvise"
 
 
 @dataclass(slots=True)
@@ -101,10 +156,7 @@ class State:
                     "path": container.path,
                     "enrolled": [[one.pid, one.start_time] for one in sorted(container.enrolled)],
                     "own": [[one.pid, one.start_time] for one in sorted(container.own)],
-                    "marks": [
-                        [one.pid, one.start_time, *marks.to_list()]
-                        for one, marks in sorted(container.marks.items(), key=lambda pair: pair[0])
-                    ],
+                    "marks": container.marks.to_list(),
                 }
                 for container in self.containers.values()
             ],
@@ -130,10 +182,7 @@ class State:
                     entry["path"],
                     {Process(int(pid), int(started)) for pid, started in entry["enrolled"]},
                     {Process(int(pid), int(started)) for pid, started in entry["own"]},
-                    {
-                        Process(int(pid), int(started)): Marks.from_list(marks)
-                        for pid, started, *marks in (entry["marks"] if data["version"] > 1 else ())
-                    },
+                    MarksOnRecord.from_list(entry["marks"] if data["version"] > 1 else ()),
                 )
                 for entry in data["containers"]
             ]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm_operator.agent.descent import is_ours
-from ksm_operator.agent.state import Container, State, StateError, load, save
+from ksm_operator.agent.state import Container, MarksOnRecord, State, StateError, load, save
 from ksm_operator.kernel import Baseline, KsmValues, Marks, Process, Range
 from ksm_operator.kernel.ranges import joined
 
@@ -25,7 +25,7 @@ CONTAINERS = st.builds(
     st.text(max_size=40),
     st.sets(PROCESSES),
     st.sets(PROCESSES),
-    st.dictionaries(PROCESSES, MARKS, max_size=3),
+    st.dictionaries(PROCESSES, MARKS, max_size=3).map(MarksOnRecord),
 )
 STATES = st.builds(
     State,
@@ -131,6 +131,6 @@ def test_whose_a_mergeable_process_is(
         "/c",
         {Process(one, 1) for one in enrolled},
         {Process(one, 1) for one in own},
-        {Process(one, 1): Marks("Madvise", 5) for one in by_ranges},
+        MarksOnRecord({Process(one, 1): Marks("Madvise", 5) for one in by_ranges}),
     )
     assert is_ours(Process(pid, 1), container, PARENTS.get) is ours
