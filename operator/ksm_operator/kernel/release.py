@@ -29,7 +29,12 @@ from ksm_operator.kernel.mergeable import marks_everything
 from ksm_operator.kernel.procfs import PROC, Process, read_ksm_stat
 from ksm_operator.kernel.ranges import Range, common, without
 from ksm_operator.kernel.remote import Syscall
-from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
+from ksm_operator.kernel.smaps import (
+    Vma,
+    read_merged_bytes,
+    read_unlocated_bytes,
+    read_vmas,
+)
 from ksm_operator.kernel.steps import run
 
 if TYPE_CHECKING:
@@ -205,10 +210,8 @@ class _Release:
 
     def give_back(self) -> Generator[None, None, bool]:
         """All ranges, step by step; False when the next step does not fit."""
-        vmas = self.vmas()
-        # Pages of zeroes, and before 6.6 all merged ones: smaps does not say where they are.
-        unlocated_bytes = max(0, self.remaining() - sum(vma.ksm_bytes for vma in vmas))
-        for piece in self.pieces(vmas, unlocated_bytes):
+        unlocated_bytes = read_unlocated_bytes(self.process, proc=self.proc)
+        for piece in self.pieces(self.vmas(), unlocated_bytes):
             pending = chunks(piece, self.chunk_bytes, unlocated_bytes)[::-1]
             while pending:
                 chunk = pending.pop()
