@@ -87,6 +87,7 @@ def test_ranges_with_high_flags_take_no_step() -> None:
     merged = vma(10, 10)
     assert not needs_step(replace(merged, protection_key=1), 0)
     assert not needs_step(replace(merged, flags=merged.flags | {"ss"}), 0)
+    assert needs_step(replace(merged, protection_key=1), 0, keeps_flags=True)
 
 
 @given(st.integers(0, 1 << 40), st.none() | st.integers(-(1 << 40), 1 << 40))
