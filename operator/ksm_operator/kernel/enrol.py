@@ -322,5 +322,5 @@ def check_answer(process: Process, call: str, answer: int) -> None:
     if answer >= 0:
         return
     if answer == -errno.EINVAL and call.startswith("prctl"):
-        raise Unsupported("this kernel does not know PR_SET_MEMORY_MERGE: Linux 6.4 with KSM is")
+        raise Unsupported("this kernel does not know PR_SET_MEMORY_MERGE (Linux 6.4, with KSM)")
     raise RemoteCallFailed(process.pid, call, -answer)
