@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,17 @@ if os.fork():
 signal.pause()
 """
 """As a runtime's init does: a child goes on in the container, and its parent ends."""
+
+FAMILY = """
+import os, signal, subprocess, sys
+print("ready", flush=True)
+sys.stdin.readline()
+forked = os.fork() or signal.pause()
+spawned = subprocess.Popen(["sleep", "60"])
+print(forked, spawned.pid, flush=True)
+sys.stdin.readline()
+"""
+"""Gets one child that runs its own program, and one that runs another."""
 
 WAIT = "import sys; print('ready', flush=True); sys.stdin.readline()"
 
@@ -308,6 +320,30 @@ def test_by_ranges_the_child_of_a_process_that_ended_is_given_back_too(
     assert enrolment.state.containers[path].enrolled == {find_process(pid)}
     release_all(enrolment, path)
     assert marked_bytes(pid) == 0
+
+
+def test_by_ranges_children_are_found_whether_they_exec_or_not(
+    start: Start, tracer: Tracer, cgroup: Cgroup, by_ranges: Agents
+) -> None:
+    """One has its parent's marks without a visit, the other none; both are ours to give back."""
+    parent = start(code=FAMILY)
+    cgroup.add(parent.pid)
+    enrolment, path = by_ranges.enrolment(tracer), by_ranges.path(cgroup)
+    enrolment.attend(path, "pod")
+    parent.tell("go on")
+    forked, spawned = (int(word) for word in parent.line().split())
+    waits_in = Path(f"/proc/{spawned}/wchan")
+    wait_until(lambda: "nanosleep" in waits_in.read_text(), "exec")
+    assert marked_bytes(forked)
+    assert not marked_bytes(spawned)
+
+    enrolment.attend(path, "pod")
+
+    family = {find_process(pid) for pid in (parent.pid, forked, spawned)}
+    assert enrolment.state.containers[path].enrolled == family
+    assert marked_bytes(spawned)
+    release_all(enrolment, path)
+    assert [marked_bytes(one.pid) for one in family] == [0, 0, 0]
 
 
 def test_by_ranges_another_program_begins_anew(

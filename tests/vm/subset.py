@@ -49,6 +49,7 @@ AGENT_BY_RANGES = (
     "test_agent_enrolment.py::test_by_ranges_a_process_that_stays_as_it_is_gets_no_visit",
     "test_agent_enrolment.py::test_by_ranges_the_child_of_a_process_that_ended_is_given_back_too",
     "test_agent_enrolment.py::test_by_ranges_another_program_begins_anew",
+    "test_agent_enrolment.py::test_by_ranges_children_are_found_whether_they_exec_or_not",
     "test_agent_enrolment.py::test_by_ranges_an_agent_that_is_killed_leaves_nothing_behind",
     "test_node_command.py::test_enrol_status_release",
     "test_node_command.py::test_what_was_marked_is_given_back_exactly_by_a_later_call",
