@@ -196,7 +196,7 @@ class State:
                 told=data["told"],
                 generation=int(data["generation"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StateError(f"not of the expected form: {error!r}") from error
 
     @property

@@ -61,10 +61,11 @@ def marks_everything(vmas: Iterable[Vma]) -> bool:
     madvise. A program that has inherited it shows it by its code alone on kernels without
     590c03ca6a3f (6.19 and stable backports): its stack was there before.
     """
-    return any(vma.is_mergeable and (vma.name == "[stack]" or _is_code(vma)) for vma in vmas)
+    return any(vma.is_mergeable and (vma.name == "[stack]" or is_code(vma)) for vma in vmas)
 
 
-def _is_code(vma: Vma) -> bool:
+def is_code(vma: Vma) -> bool:
+    """True for code of a file, which has next to nothing that could merge."""
     return vma.name.startswith("/") and "ex" in vma.flags
 
 

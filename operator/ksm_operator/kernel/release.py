@@ -25,7 +25,7 @@ from ksm_operator.kernel.enrol import check_answer, set_merge
 from ksm_operator.kernel.errors import Postponed
 from ksm_operator.kernel.madvise import restore_own
 from ksm_operator.kernel.marks import own_ranges, read_program
-from ksm_operator.kernel.mergeable import marks_everything
+from ksm_operator.kernel.mergeable import is_code, marks_everything
 from ksm_operator.kernel.procfs import PROC, Process, read_ksm_stat
 from ksm_operator.kernel.ranges import Range, common, without
 from ksm_operator.kernel.remote import Syscall
@@ -109,12 +109,13 @@ def needs_step(vma: Vma, unlocated_bytes: int, *, keeps_flags: bool = False) -> 
     Ranges without merged pages need no memory, but switching off walks all their addresses: large
     ones are taken in steps as well, unless they were never touched. Where something is merged and
     smaps does not say in which range (`unlocated_bytes`), it may be in any. A range with flags that
-    the step might drop (see the module) takes none.
+    the step might drop (see the module) takes none; nor does code: that its mark is there tells,
+    before 6.14, that merging is still on.
     """
     large = vma.size > SPARSE_CHUNK_BYTES and vma.anonymous_bytes > 0
     merged = vma.ksm_bytes + unlocated_bytes > 0
     safe = keeps_flags or not vma.has_high_flags
-    return vma.is_mergeable and safe and (merged or large)
+    return vma.is_mergeable and safe and not is_code(vma) and (merged or large)
 
 
 def parts_of(vmas: Iterable[Vma], ours: Sequence[Range]) -> Iterator[Vma]:

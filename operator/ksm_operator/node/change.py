@@ -35,7 +35,7 @@ from ksm_operator.node.record import Record
 from ksm_operator.node.selection import cgroup_directory, open_hierarchy, processes_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 RESERVE_SHARE: Final = 0.1
@@ -143,39 +143,39 @@ def release_together(pids: Sequence[int], cgroups: Sequence[str], record: Path) 
     features, tracer = _open()
     try:
         selected, known = Selected(pids, cgroups), Record(record)
-        outcomes: dict[Process, Outcome] = {}
-        for process in selected.now():
-            if _asked_by_madvise(process, known):
-                text = "it asked for merging itself, by madvise; left as it is"
-                outcomes[process] = Outcome(process.pid, True, "AlreadyMergeable", text)
+        outcomes = {
+            process: outcome
+            for process in selected.now()
+            if (outcome := _not_ours(process, known)) is not None
+        }
         act = _Releasing(features, tracer, known, Rooms(selected.hierarchy, RESERVE_SHARE))
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            again = act.release_once(_but(selected, outcomes), outcomes)
+            again = act.release_once(selected, outcomes)
             if not again or time.monotonic() > deadline:
                 break
             # What was in the way passes: a thread that was busy for a moment.
             for process in again:
                 del outcomes[process]
             time.sleep(RETRY_SECONDS)
+        act.forget_released()
         return [*map(_gone, selected.missing), *outcomes.values()]
     finally:
         tracer.close()
 
 
-def _asked_by_madvise(process: Process, record: Record) -> bool:
-    """Merging in ranges only, and not in ours."""
+def _not_ours(process: Process, record: Record) -> Outcome | None:
+    """What is to be said of a process that holds nothing of ours; None for any other."""
     try:
         if record.get(process) is not None or merges_everything(process):
-            return False
-        return any(vma.is_mergeable for vma in read_vmas(process))
+            return None
+        is_marked = any(vma.is_mergeable for vma in read_vmas(process))
     except KernelError:
-        return False
-
-
-def _but(selected: Selected, outcomes: dict[Process, Outcome]) -> Callable[[], Iterable[Process]]:
-    settled = set(outcomes)
-    return lambda: [process for process in selected.now() if process not in settled]
+        return None
+    if is_marked:
+        text = "it asked for merging itself, by madvise; left as it is"
+        return Outcome(process.pid, True, "AlreadyMergeable", text)
+    return Outcome(process.pid, True, "Released", "merging was off already")
 
 
 class _Releasing:
@@ -188,17 +188,22 @@ class _Releasing:
         self._tracer = tracer
         self._record = record
         self._rooms = rooms
+        self._released: list[Process] = []
 
-    def release_once(
-        self, members: Callable[[], Iterable[Process]], outcomes: dict[Process, Outcome]
-    ) -> list[Process]:
+    def release_once(self, selected: Selected, outcomes: dict[Process, Outcome]) -> list[Process]:
         """Release each as far as there is room; returns those for whom it was a bad moment."""
         again: list[Process] = []
+        settled = set(outcomes)
+
+        def members() -> list[Process]:
+            left = [process for process in selected.now() if process not in settled]
+            self._record.adopt(left)
+            return left
 
         def told(process: Process, outcome: ReleaseProgress | KernelError) -> None:
             outcomes[process] = describe_release(process, outcome)
             if isinstance(outcome, ReleaseProgress) and outcome.done:
-                self._record.put(process, None)
+                self._released.append(process)
             elif isinstance(outcome, ReleaseProgress) and outcome.reason != "NoHeadroom":
                 again.append(process)
 
@@ -213,6 +218,11 @@ class _Releasing:
             if wait:
                 time.sleep(wait)
         return again
+
+    def forget_released(self) -> None:
+        """Not before the end: till then their record tells what children have from them."""
+        for process in self._released:
+            self._record.put(process, None)
 
     def _marks_of(self, process: Process) -> Marks | None:
         return self._record.get(process)

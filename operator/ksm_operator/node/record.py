@@ -20,6 +20,7 @@ from ksm_operator.kernel.procfs import pids, read_stat
 from ksm_operator.kernel.ranges import common
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 VERSION: Final = 1
@@ -63,6 +64,20 @@ class Record:
         if marks is None or marks.method == "Prctl":
             return marks
         return marks if common(own_ranges(read_vmas(process)), marks.ranges) else None
+
+    def adopt(self, processes: Iterable[Process]) -> None:
+        """Write down what they have of those that they were forked from, before these go.
+
+        Raises:
+            KernelError: it cannot be written.
+        """
+        for process in processes:
+            try:
+                marks = self.get(process)
+            except KernelError:
+                continue
+            if marks is not None:
+                self.put(process, marks)
 
     def put(self, process: Process, marks: Marks | None) -> None:
         """Write it down, before what it says is done; None when nothing of it is left.
