@@ -68,6 +68,34 @@ def test_what_was_marked_is_given_back_exactly_by_a_later_call(
     assert mergeable_ranges(program.process.pid) == 1
 
 
+def test_children_give_back_what_they_have_from_their_parent(
+    start: Start, cgroup: Cgroup, tmp_path: Path
+) -> None:
+    """Released one after the other, the first must not take along what is known of the second."""
+    lock = tmp_path / "lock"
+    parent = start(
+        code="""
+import os, signal, sys
+print("ready", flush=True)
+sys.stdin.readline()
+print(os.fork() or signal.pause(), flush=True)
+sys.stdin.readline()
+"""
+    )
+    cgroup.add(parent.pid)
+    assert ksm_node("enrol", str(parent.pid), lock=lock).returncode == 0
+    parent.tell("fork")
+    child = int(parent.line())
+    assert mergeable_ranges(child)
+    done = ksm_node("release", "--cgroup", str(cgroup.directory), lock=lock)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert not mergeable_ranges(parent.pid)
+    assert not mergeable_ranges(child)
+    done = ksm_node("release", str(child), lock=lock)
+    assert done.returncode == 0
+    assert "merging was off already" in done.stdout
+
+
 def test_a_damaged_record_stops_the_command(start: Start, tmp_path: Path) -> None:
     """Whose the marks of a process are is guessed by nobody."""
     target = start("sh", "-c", "echo ready; read line")

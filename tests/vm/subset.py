@@ -53,6 +53,7 @@ AGENT_BY_RANGES = (
     "test_agent_enrolment.py::test_by_ranges_an_agent_that_is_killed_leaves_nothing_behind",
     "test_node_command.py::test_enrol_status_release",
     "test_node_command.py::test_what_was_marked_is_given_back_exactly_by_a_later_call",
+    "test_node_command.py::test_children_give_back_what_they_have_from_their_parent",
 )
 """What the agent and `ksm-node` do where there is no prctl."""
 
