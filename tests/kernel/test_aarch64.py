@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import pytest
 
+from kernel.calls import get_merge
 from kernel.conftest import Target, wait_until
 from ksm_operator.kernel import Postponed, ProcessGone, Tracer, find_process, release
 from ksm_operator.kernel.aarch64 import NAMES
-from ksm_operator.kernel.enrol import AlreadyMergeable, Enrolled, enrol, get_merge, set_merge
+from ksm_operator.kernel.enrol import AlreadyMergeable, Enrolled, enrol, set_merge
 from support import kernel
 
 HERE = Path(__file__).parent

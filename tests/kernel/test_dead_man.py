@@ -9,10 +9,11 @@ from typing import NamedTuple
 import pytest
 
 from kernel.blocking_calls import CASES, LEAST_MS, Case, read_outcome
+from kernel.calls import get_merge
 from kernel.conftest import Start, Target, wait_until
 from kernel.outer_tracer import Death, visit_and_die
 from ksm_operator.kernel import Postponed, Syscall, Tracer, ptrace
-from ksm_operator.kernel.enrol import get_merge, set_merge
+from ksm_operator.kernel.enrol import set_merge
 from ksm_operator.kernel.x86_64 import ARGUMENTS, NUMBERS
 from support import kernel
 

@@ -9,8 +9,9 @@ import pytest
 
 from kernel.conftest import Cgroup, Start
 from kernel.sharers import sharers
+from kernel.test_madvise import PROGRAM, Program
 from kernel.test_release import merge, mergeable_ranges
-from ksm_operator.kernel import AgentLock, Hierarchy, Tracer
+from ksm_operator.kernel import AgentLock, Hierarchy, Tracer, probe
 from support import kernel
 
 COMMAND = (sys.executable, "-m", "ksm_operator.node")
@@ -35,18 +36,75 @@ def test_enrol_status_release(start: Start, tmp_path: Path) -> None:
     done = ksm_node("enrol", str(target.pid), lock=lock)
     assert done.returncode == 0, done.stderr
     assert "merging is on" in done.stdout
-    assert kernel.merge_any(target.pid)
+    assert mergeable_ranges(target.pid)
     shown = ksm_node("-o", "json", "status", lock=lock)
     assert shown.returncode == 0, shown.stderr
     status = json.loads(shown.stdout)
-    assert target.pid in {process["pid"] for process in status["processes"]}
-    assert status["kernel"]["method"] == "Prctl"
-    text = ksm_node("status", lock=lock).stdout
-    assert str(target.pid) in text
+    features = probe()
+    assert status["kernel"]["method"] == features.method
+    if features.ksm_stat_shows_flag:  # else ksmd must have looked at it
+        assert target.pid in {process["pid"] for process in status["processes"]}
+        assert str(target.pid) in ksm_node("status", lock=lock).stdout
     done = ksm_node("-o", "json", "release", str(target.pid), lock=lock)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["result"] == "Released"
-    assert not kernel.merge_any(target.pid)
+    assert not mergeable_ranges(target.pid)
+
+
+def test_what_was_marked_is_given_back_exactly_by_a_later_call(
+    start: Start, tmp_path: Path
+) -> None:
+    """The record outlives the command: what the program marked itself stays, ours goes."""
+    lock, program = tmp_path / "lock", Program(start(code=PROGRAM))
+    own, plain = program.map(4), program.map(4)
+    program.mark(own)
+    done = ksm_node("enrol", str(program.process.pid), lock=lock)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert program.marked(plain) == plain.size
+    done = ksm_node("release", str(program.process.pid), lock=lock)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert program.marked(plain) == 0
+    assert program.marked(own) == own.size
+    assert mergeable_ranges(program.process.pid) == 1
+
+
+def test_children_give_back_what_they_have_from_their_parent(
+    start: Start, cgroup: Cgroup, tmp_path: Path
+) -> None:
+    """Released one after the other, the first must not take along what is known of the second."""
+    lock = tmp_path / "lock"
+    parent = start(
+        code="""
+import os, signal, sys
+print("ready", flush=True)
+sys.stdin.readline()
+print(os.fork() or signal.pause(), flush=True)
+sys.stdin.readline()
+"""
+    )
+    cgroup.add(parent.pid)
+    assert ksm_node("enrol", str(parent.pid), lock=lock).returncode == 0
+    parent.tell("fork")
+    child = int(parent.line())
+    assert mergeable_ranges(child)
+    done = ksm_node("release", "--cgroup", str(cgroup.directory), lock=lock)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert not mergeable_ranges(parent.pid)
+    assert not mergeable_ranges(child)
+    done = ksm_node("release", str(child), lock=lock)
+    assert done.returncode == 0
+    assert "merging was off already" in done.stdout
+
+
+def test_a_damaged_record_stops_the_command(start: Start, tmp_path: Path) -> None:
+    """Whose the marks of a process are is guessed by nobody."""
+    target = start("sh", "-c", "echo ready; read line")
+    (tmp_path / "ksm-node.json").write_text("{")
+    for command in ("enrol", "release"):
+        done = ksm_node(command, str(target.pid), lock=tmp_path / "lock")
+        assert done.returncode == 2
+        assert "cannot be understood" in done.stderr
+    assert not mergeable_ranges(target.pid)
 
 
 def test_refuses_while_an_agent_lives(start: Start, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from kernel.blocking_calls import CASES, LEAST_MS, Case, read_outcome
+from kernel.calls import get_merge
 from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import KernelError, Postponed, ProcessGone, Syscall, Tracer
-from ksm_operator.kernel.enrol import get_merge, set_merge
+from ksm_operator.kernel.enrol import set_merge
 from ksm_operator.kernel.procfs import Process
 from support import kernel
 

@@ -39,9 +39,23 @@ MADVISE = (
     "test_madvise.py::test_locked_ranges_are_left_alone",
     "test_madvise.py::test_a_range_that_went_away_meanwhile",
     "test_madvise.py::test_giving_back_waits_for_room",
+    "test_madvise.py::test_a_record_is_of_one_program_only",
     "test_madvise.py::test_excluded_processes_are_refused_in_this_way_too",
 )
 """Merging by ranges, which needs no prctl; x86-64."""
+
+AGENT_BY_RANGES = (
+    "test_agent_enrolment.py::test_by_ranges_a_process_is_followed_as_it_grows",
+    "test_agent_enrolment.py::test_by_ranges_a_process_that_stays_as_it_is_gets_no_visit",
+    "test_agent_enrolment.py::test_by_ranges_the_child_of_a_process_that_ended_is_given_back_too",
+    "test_agent_enrolment.py::test_by_ranges_another_program_begins_anew",
+    "test_agent_enrolment.py::test_by_ranges_children_are_found_whether_they_exec_or_not",
+    "test_agent_enrolment.py::test_by_ranges_an_agent_that_is_killed_leaves_nothing_behind",
+    "test_node_command.py::test_enrol_status_release",
+    "test_node_command.py::test_what_was_marked_is_given_back_exactly_by_a_later_call",
+    "test_node_command.py::test_children_give_back_what_they_have_from_their_parent",
+)
+"""What the agent and `ksm-node` do where there is no prctl."""
 
 PRCTL = (
     "test_agent_enrolment.py",
@@ -60,7 +74,7 @@ PRCTL = (
 """Enrolling and releasing with PR_SET_MEMORY_MERGE: Linux 6.4, x86-64."""
 
 SUBSETS: dict[str, tuple[str, ...]] = {
-    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE),
+    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
     "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL, "test_duplicates.py", "test_madvise.py"),
     "7": (
         *(*ANYWHERE, *FANOTIFY, *PRCTL),
@@ -70,12 +84,6 @@ SUBSETS: dict[str, tuple[str, ...]] = {
     ),
     "aarch64-6.12": (*ANYWHERE, *CANNOT, *FANOTIFY, "test_duplicates.py", "test_aarch64.py"),
 }
-
-DEFECTS: dict[str, tuple[str, ...]] = {
-    # Before 6.14 others see who merges by prctl only once ksmd has looked at a page of it.
-    "6.12": ("test_enrol.py::test_enrolment_is_real_and_idempotent",),
-}
-"""What a kernel does not pass yet, of its share."""
 
 
 def chosen(names: Iterable[str], kernel: str) -> list[str]:
@@ -94,5 +102,4 @@ def chosen(names: Iterable[str], kernel: str) -> list[str]:
         if not meant:
             raise LookupError(f"tests/vm/subset.py: {kernel}: there is no test {start}")
         wanted |= meant
-    wanted -= {f"{HERE}/{line}" for line in DEFECTS.get(kernel, ())}
     return [name for name in found if name in wanted]

@@ -24,9 +24,9 @@ from ksm_operator.kernel import SkipReason, page_size, read_meminfo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ksm_operator.agent.enrolment import Left
     from ksm_operator.agent.metrics import Metrics
     from ksm_operator.agent.obey import Obedience
+    from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.state import State
     from ksm_operator.agent.view import View
     from ksm_operator.kernel import KsmValues
@@ -159,11 +159,12 @@ class Reporter:
         )
 
     def _kernel(self) -> KernelStatus | None:
-        if self._host is None:
+        found = self._host or self._obstacle
+        features = found.features if found is not None else None
+        if features is None:
             return None
-        features = self._host.features
         names = features.names()
-        if self._host.tracer.oom_score_adj == NEVER_KILLED:
+        if self._host is not None and self._host.tracer.oom_score_adj == NEVER_KILLED:
             names.append(HELPER_IS_PROTECTED)
         return KernelStatus(
             release=features.release[:64],

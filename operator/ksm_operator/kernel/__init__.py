@@ -42,8 +42,10 @@ module                 what it answers
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`; or in two steps,
                        for a record between them: `prepare(process, features) -> Intent`,
                        `carry_out(intent, tracer)`
-:mod:`.madvise`        merging by ranges: `choose`, `advise`, `give_back`, `restore_own`
-:mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
+:mod:`.marks`          `Marks`: that record; `settle(process, marks)` where the deed was broken off
+:mod:`.ranges`         `Range`, `joined`, `common`, `without`
+:mod:`.madvise`        merging by ranges: `choose`, `mark`, `restore_own`
+:mod:`.release`        `release(process, tracer, headroom, marks=...) -> ReleaseProgress`
 :mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays;
                        `share_of(survey, processes, inodes) -> Share`: with the phantom charge
 :mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
@@ -69,7 +71,9 @@ from ksm_operator.kernel.enrol import (
     carry_out,
     enrol,
     enrol_many,
+    needs_repair,
     prepare,
+    repair_after_exec,
 )
 from ksm_operator.kernel.errors import (
     KernelError,
@@ -94,9 +98,10 @@ from ksm_operator.kernel.headroom import (
 )
 from ksm_operator.kernel.helper import Helper
 from ksm_operator.kernel.lock import AgentLock
-from ksm_operator.kernel.madvise import GivenBack, Range, give_back, restore_own
+from ksm_operator.kernel.marks import Marks, read_program, settle
 from ksm_operator.kernel.mergeable import (
     Mergeable,
+    is_marked,
     is_mergeable,
     mergeable_processes,
     merges_everything,
@@ -126,6 +131,7 @@ from ksm_operator.kernel.procfs import (
     read_stat,
     read_status,
 )
+from ksm_operator.kernel.ranges import Range
 from ksm_operator.kernel.release import ReleaseProgress, release
 from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
@@ -153,7 +159,6 @@ __all__ = [
     "Enrolled",
     "Entered",
     "Estimate",
-    "GivenBack",
     "Helper",
     "Hierarchy",
     "Intent",
@@ -163,6 +168,7 @@ __all__ = [
     "KsmSysfs",
     "KsmValues",
     "Level",
+    "Marks",
     "MemoryEvents",
     "Mergeable",
     "Postponed",
@@ -199,14 +205,15 @@ __all__ = [
     "find_memory_hierarchy",
     "find_process",
     "find_writable_root",
-    "give_back",
     "is_alive",
+    "is_marked",
     "is_mergeable",
     "join_host_cgroup_namespace",
     "ksmd_cpu_ns",
     "memory_headroom",
     "mergeable_processes",
     "merges_everything",
+    "needs_repair",
     "node_headroom",
     "page_size",
     "pids",
@@ -217,13 +224,15 @@ __all__ = [
     "read_ksm_stat",
     "read_meminfo",
     "read_merged_bytes",
+    "read_program",
     "read_stat",
     "read_status",
     "read_vmas",
     "release",
     "release_all",
-    "restore_own",
+    "repair_after_exec",
     "restore_plan",
+    "settle",
     "share_of",
     "survey_payers",
     "tightest",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ksm_operator.kernel.headroom import Rooms
+    from ksm_operator.kernel.marks import Marks
     from ksm_operator.kernel.payers import Survey
     from ksm_operator.kernel.tracer import RemoteCalls
 
@@ -58,9 +59,11 @@ def release_all(
     rooms: Rooms,
     told: Callable[[Process, Outcome], None],
     *,
+    marks_of: Callable[[Process], Marks | None] = lambda _: None,
+    keeps_flags: bool = False,
     proc: Path = PROC,
 ) -> Generator[float, None, None]:
-    """Give processes that `enrol` enrolled their own pages back and switch merging off.
+    """Give processes their own pages back, and make them as mergeable as they were before us.
 
     Sharers go before payers. What does not fit stays merged as a whole; call again when there is
     more room.
@@ -72,13 +75,15 @@ def release_all(
         rooms: asked before every chunk for what the process's cgroups and the node can take.
         told: called once for each process, with how far its release came, or with why it failed
             (`ProcessGone` if it exited).
+        marks_of: what is on record of a process; see `release`.
+        keeps_flags: see `release`.
         proc: the proc file system.
 
     Yields:
         After every chunk, the seconds to wait before going on: 0 unless a limit was reached. It
         may be closed at any time: what was given back stays so.
     """
-    act = _Act(tracer, rooms, proc)
+    act = _Act(tracer, rooms, marks_of, keeps_flags=keeps_flags, proc=proc)
     settled: set[Process] = set()
     left: dict[Process, Outcome] = {}
     for _ in range(ROUNDS):
@@ -164,9 +169,19 @@ class _Turn:
 class _Act:
     """One call of `release_all`."""
 
-    def __init__(self, tracer: RemoteCalls, rooms: Rooms, proc: Path) -> None:
+    def __init__(
+        self,
+        tracer: RemoteCalls,
+        rooms: Rooms,
+        marks_of: Callable[[Process], Marks | None],
+        *,
+        keeps_flags: bool,
+        proc: Path,
+    ) -> None:
         self._tracer = tracer
         self._rooms = rooms
+        self._marks_of = marks_of
+        self._keeps_flags = keeps_flags
         self._proc = proc
         self._freed: Counter[Process] = Counter()
 
@@ -231,6 +246,8 @@ class _Act:
                 self._tracer,
                 turn.room,
                 lambda chunk: payers.is_unpaid(chunk.start, chunk.length),
+                self._marks_of(process),
+                keeps_flags=self._keeps_flags,
                 proc=self._proc,
             ):
                 yield turn.pause()
@@ -239,7 +256,14 @@ class _Act:
         self._freed[process] += max(0, before - read_merged_bytes(process, proc=self._proc))
 
     def _release(self, process: Process, turn: _Turn) -> Generator[float, None, ReleaseProgress]:
-        steps = release_steps(process, self._tracer, turn.room, proc=self._proc)
+        steps = release_steps(
+            process,
+            self._tracer,
+            turn.room,
+            self._marks_of(process),
+            keeps_flags=self._keeps_flags,
+            proc=self._proc,
+        )
         while True:
             try:
                 next(steps)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from ksm_operator.node.change import Outcome
 
+RECORD: Final = "ksm-node.json"
+"""Beside the lock: which ranges of which processes were marked."""
+
 EXIT_OK: Final = 0
 EXIT_INCOMPLETE: Final = 1
 EXIT_REFUSED: Final = 2
@@ -96,7 +99,7 @@ def _change(options: argparse.Namespace) -> int:
         )
     try:
         act = enrol_all if options.command == "enrol" else release_together
-        outcomes = act(options.pids, options.cgroup)
+        outcomes = act(options.pids, options.cgroup, options.lock.with_name(RECORD))
     finally:
         lock.release()
     _print(outcomes, options.output)

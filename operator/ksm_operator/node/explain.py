@@ -6,23 +6,24 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from ksm_operator.kernel import (
+    AlreadyMergeable,
     KernelError,
     Postponed,
     Process,
     ProcessGone,
+    Refused,
     Rooms,
     SkipReason,
     cgroup_inodes,
     find_process,
     mergeable_processes,
+    prepare,
     probe,
-    read_ksm_stat,
     read_merged_bytes,
     read_stat,
     share_of,
     survey_payers,
     tightest,
-    why_not,
 )
 from ksm_operator.kernel.headroom import NODE
 from ksm_operator.kernel.machine import this_machine
@@ -150,28 +151,26 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
     answer: dict[str, Any] = {"wouldEnrol": False, "method": None, "thread": None}
     if features.unsupported is not None:
         return {**answer, "reason": "Unsupported", "text": features.unsupported}
-    if features.method != "Prctl":
-        text = f"Linux {features.release} has no PR_SET_MEMORY_MERGE: Linux 6.4 or newer is needed"
-        return {**answer, "reason": "Unsupported", "text": text}
-    reason = why_not(process)
-    if reason is not None:
-        text = WORDS.get(reason, f"it is excluded ({reason})")
-        if reason is SkipReason.ALREADY_MERGEABLE:
-            way = "prctl" if read_ksm_stat(process).merge_any else "madvise"
-            text = f"merging is on already, by {way}; it is left as it is"
-        return {**answer, "reason": str(reason), "text": text}
     try:
+        prepared = prepare(process, features)
+        if isinstance(prepared, AlreadyMergeable):
+            text = f"merging is on already, by {prepared.by.lower()}; it is left as it is"
+            return {**answer, "reason": str(SkipReason.ALREADY_MERGEABLE), "text": text}
         names = this_machine().names
         best = (waiting_threads(process, names) or running_threads(process, names))[0]
+    except Refused as error:
+        text = WORDS.get(SkipReason(error.reason), f"it is excluded ({error.reason})")
+        return {**answer, "reason": str(error.reason), "text": text}
     except Postponed as error:
         text = f"not at this moment, so it is tried again later ({error})"
         return {**answer, "reason": error.reason, "text": text}
+    method = prepared.marks.method
     return {
         "wouldEnrol": True,
-        "method": features.method,
+        "method": method,
         "thread": best.tid,
         "reason": None,
-        "text": f"it would be enrolled, by {str(features.method).lower()} in thread {best.tid} "
+        "text": f"it would be enrolled, by {method.lower()} in thread {best.tid} "
         f"({best.blocked_in})",
     }
 

@@ -55,6 +55,15 @@ def test_any_name_of_a_process(comm: str) -> None:
     assert stat.is_kernel_thread
 
 
+@pytest.mark.parametrize(("code", "found"), [("94000", 140733), ("0", 0)])
+def test_a_program_is_told_by_its_stack(code: str, found: int) -> None:
+    """In the middle of an exec the stack is there and still moves; the code comes last."""
+    before = stat_line()
+    line = before.replace("18446744073709551615 1 1 0 ", f"18446744073709551615 {code} 1 140733 ")
+    assert line != before
+    assert parse_stat(line).start_stack == found
+
+
 @given(st.text())
 def test_bad_stat_lines_are_value_errors(text: str) -> None:
     """A line that was cut off must not raise anything else."""
