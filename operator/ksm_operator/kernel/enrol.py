@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from ksm_operator.kernel.errors import (
     KernelError,
     Postponed,
+    ProcessGone,
     Refused,
     RemoteCallFailed,
     Unsupported,
@@ -306,6 +307,8 @@ def _conclude(question: _Question, visit: Visit, proc: Path) -> Enrolled | Alrea
     if len(question.calls) == 1:
         check_answer(process, "prctl(PR_SET_MEMORY_MERGE, 1)", visit.results[0])
         shown = read_ksm_stat(process, proc=proc).merge_any
+        if shown is None:  # it was there before the call: the process is on its way out
+            raise ProcessGone(process.pid)
     else:
         asked, answer, now = visit.results
         if asked == 1:
