@@ -43,6 +43,10 @@ class ThreadUnsuitable(KernelError):  # noqa: N818 - names what happened, as in 
 class StillAttached(KernelError):  # noqa: N818 - names what happened, as in errors.py
     """The kernel will only let go of the thread when the tracing thread exits."""
 
+    def __init__(self, message: str, reason: str = "NoProgress") -> None:
+        super().__init__(message)
+        self.reason = reason
+
 
 class Attached:
     """A thread from the seize to the detach.

@@ -41,7 +41,10 @@ NO_WAY_BACK: Final = "NoSafeReturn"
 """A thread that could not return to its own state by itself, and whose call must not answer 0."""
 
 TRANSIENT: Final = frozenset(
-    {"SignalArrived", "Interrupted", "Busy", "RestartableSequence", "Exec", NO_WAY_BACK}
+    {
+        *("SignalArrived", "Interrupted", "Exec"),
+        *("Busy", "BusyInSyscall", "RestartableSequence", NO_WAY_BACK),
+    }
 )
 
 OPTIONS: Final = ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_TRACEEXEC
@@ -123,8 +126,11 @@ class Tracer:
                 self._retire()
                 raise Postponed(process.pid, "AttachBlocked") from None
             except StillAttached as error:
+                worker = self._worker
                 self._retire()
-                raise Postponed(process.pid, "NoProgress", str(error)) from error
+                if worker is not None:
+                    worker.join(ATTACH_SECONDS)
+                raise Postponed(process.pid, error.reason, str(error)) from error
             except KernelError:
                 raise
             except Exception:
