@@ -24,8 +24,9 @@ MOST_FAILURES = 10
 
 SEES_EINTR = {
     *("epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_wait_endless", "io_getevents"),
-    *("recv_timeout", "read_timeout", "accept_timeout"),
-    *("rt_sigtimedwait", "semtimedop"),
+    *("epoll_pwait2_endless", "io_getevents_endless", "io_uring_enter", "io_uring_enter_endless"),
+    *("recv_timeout", "read_timeout", "accept_timeout", "connect_timeout"),
+    *("rt_sigtimedwait", "rt_sigtimedwait_endless", "semtimedop", "semop"),
 }
 """The kernel itself ends these with EINTR at the stop. A visitor that dies before it has looked at
 the registers leaves it at that: signal(7) names them, and a program must expect it."""

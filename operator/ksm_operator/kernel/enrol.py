@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from ksm_operator.kernel.errors import (
     KernelError,
     Postponed,
+    ProcessGone,
     Refused,
     RemoteCallFailed,
     Unsupported,
@@ -306,6 +307,8 @@ def _already(process: Process, proc: Path) -> AlreadyMergeable | None:
 def _conclude(process: Process, visit: Visit, proc: Path) -> Enrolled:
     check_answer(process, "prctl(PR_SET_MEMORY_MERGE, 1)", visit.results[0])
     if not merges_everything(process, proc=proc):
+        if not read_vmas(process, proc=proc):  # its memory is gone: it is on its way out
+            raise ProcessGone(process.pid)
         raise KernelError(
             f"process {process.pid} took the call but merging is off: did it exec meanwhile?"
         )

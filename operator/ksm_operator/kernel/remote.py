@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ksm_operator.kernel.attached import Attached, StillAttached
 from ksm_operator.kernel.errors import Postponed, ProcessGone
 from ksm_operator.kernel.procfs import Process, is_alive
+from ksm_operator.kernel.threads import wait_for_moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,6 +105,9 @@ def visit(
     ours = target.is_ours()
     if ours:
         caller.before_interrupt()
+        if not wait_for_moment(process, candidate, machine.names, proc=proc):
+            # It cannot be let go without being stopped but by the end of its tracer.
+            raise StillAttached(f"thread {target.tid} {candidate.blocked_in} no more", "Busy")
     with alarm.running(), _no_collection(), _ahead_of_others():
         started = time.monotonic_ns()
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.blocking import (
     ALWAYS_EINTR,
+    RESUMED,
     Suitability,
     resumed_call,
     suitability,
@@ -25,8 +26,17 @@ MOST_THREADS: Final = 256
 ENOUGH: Final = 16
 """Waiting threads among which the best is taken."""
 
-SAMPLES: Final = 8
+SAMPLES: Final = 16
+MOST_SAMPLES: Final = 128
+"""While all of its threads are in calls that must not be interrupted: one may end in time."""
+
 SAMPLE_PAUSE_SECONDS: Final = 0.0005
+
+MOMENT_SECONDS: Final = 0.1
+MOMENT_PAUSE_SECONDS: Final = 0.0002
+"""How long, and how often, a chosen thread is looked at for the moment to interrupt it."""
+
+BUSY: Final = "BusyInSyscall"
 
 STATES_NEVER: Final = {
     "D": "Uninterruptible",
@@ -43,6 +53,10 @@ WAIT_CHANNELS_NEVER: Final = {
     "do_freezer_trap": "Frozen",
     "__refrigerator": "Frozen",
 }
+
+
+STOPPED: Final = frozenset({"Stopped", "Traced", "Exiting"})
+"""It makes no way, so that nothing is cut short; what has stopped it is told by ptrace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +137,7 @@ def _judge_call(
         name = resumed_call(wait_channel, arguments)
     found = suitability(name, arguments)
     if found is Suitability.NEVER:
-        return Unsuitable("BusyInSyscall", name or f"system call {number}")
+        return Unsuitable(BUSY, name or f"system call {number}")
     assert name is not None
     return Candidate(tid, found, name)
 
@@ -141,6 +155,35 @@ def _look(
     except KernelError as error:
         return Unsuitable("NotReadable", str(error))
     return judge(tid, stat, syscall, channel, names)
+
+
+def wait_for_moment(
+    process: Process, candidate: Candidate, names: Mapping[int, str], *, proc: Path = PROC
+) -> bool:
+    """Wait until a chosen thread may be interrupted: it has gone on since, maybe into a transfer.
+
+    Args:
+        process: whose thread.
+        candidate: as it was when it was chosen.
+        names: the machine's system calls by number.
+        proc: the proc file system.
+
+    Returns:
+        False if the moment did not come.
+    """
+    deadline = time.monotonic() + MOMENT_SECONDS
+    while True:
+        seen = _look(process, candidate.tid, names, proc)
+        if isinstance(seen, Unsuitable):
+            come = seen.reason in STOPPED
+        elif seen.suitability is Suitability.RUNNING:
+            come = seen == candidate
+        else:
+            # A call that is taken up again is known by the name that was seen at the choice.
+            come = seen.blocked_in == candidate.blocked_in or seen.blocked_in not in RESUMED
+        if come or time.monotonic() > deadline:
+            return come
+        time.sleep(MOMENT_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +266,7 @@ def running_threads(
     """
     steady: set[int] | None = None
     survey = _Survey([], [], None)
-    for sample in range(SAMPLES):
+    for sample in range(MOST_SAMPLES):
         if sample:
             time.sleep(SAMPLE_PAUSE_SECONDS)
         survey = _survey(process, names, proc)
@@ -232,7 +275,8 @@ def running_threads(
             return _in_order(waiting, process)
         seen = {candidate.tid for candidate in survey.running}
         steady = seen if steady is None else steady & seen
-        if not steady:
+        is_busy = survey.refusal is not None and survey.refusal.reason == BUSY
+        if (not steady and not is_busy) or (steady and sample + 1 >= SAMPLES):
             break
     always_running = [candidate for candidate in survey.running if candidate.tid in (steady or ())]
     if always_running:

@@ -41,7 +41,10 @@ NO_WAY_BACK: Final = "NoSafeReturn"
 """A thread that could not return to its own state by itself, and whose call must not answer 0."""
 
 TRANSIENT: Final = frozenset(
-    {"SignalArrived", "Interrupted", "Busy", "RestartableSequence", "Exec", NO_WAY_BACK}
+    {
+        *("SignalArrived", "Interrupted", "Exec"),
+        *("Busy", "BusyInSyscall", "RestartableSequence", NO_WAY_BACK),
+    }
 )
 
 OPTIONS: Final = ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_TRACEEXEC
@@ -59,7 +62,7 @@ class RemoteCalls(Protocol):
 class _Job:
     """One request on its way to the tracing thread.
 
-    Not a `concurrent.futures.Future`, with which `logging` comes: 0.4 MiB of the helper on each node.
+    Not a `concurrent.futures.Future`, with which `logging` comes: 0.4 MiB of each helper.
     """
 
     def __init__(self, process: Process, calls: Sequence[Syscall]) -> None:
@@ -133,8 +136,11 @@ class Tracer:
             try:
                 made = job.result(patience)
             except StillAttached as error:
+                worker = self._worker
                 self._retire()
-                raise Postponed(process.pid, "NoProgress", str(error)) from error
+                if worker is not None:
+                    worker.join(ATTACH_SECONDS)
+                raise Postponed(process.pid, error.reason, str(error)) from error
             except KernelError:
                 raise
             except Exception:

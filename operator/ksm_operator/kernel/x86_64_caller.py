@@ -6,10 +6,16 @@ import ctypes
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel import ptrace, rseq
-from ksm_operator.kernel.attached import STOP_SECONDS, Attached, ThreadUnsuitable
+from ksm_operator.kernel.attached import (
+    STOP_SECONDS,
+    Attached,
+    StillAttached,
+    ThreadUnsuitable,
+)
 from ksm_operator.kernel.blocking import EINTR_BECOMES_RESTART, RESUMED, Suitability, suitability
 from ksm_operator.kernel.errors import KernelError, Postponed, Refused
 from ksm_operator.kernel.maps import Mappings, read_maps
+from ksm_operator.kernel.ptrace import StopKind
 from ksm_operator.kernel.remote_memory import read_memory, read_pieces, write_memory
 from ksm_operator.kernel.stacks import DESCRIPTOR_BYTES, is_own_stack
 from ksm_operator.kernel.x86_64 import (
@@ -31,6 +37,7 @@ from ksm_operator.kernel.x86_64 import (
 )
 from ksm_operator.kernel.x86_64_return import ReturnPath, find_return_path, forget
 from ksm_operator.kernel.x86_64_sigframe import SignalFrame, build_frame
+from ksm_operator.kernel.x86_64_transfer import rest_of_transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +46,8 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.threads import Candidate
 
 MOST_XSTATE_BYTES: Final = 32768
+TRANSFER_SECONDS: Final = 2.0
+"""How long a transfer that was cut short may take before the thread is left alone with it."""
 
 
 class X8664Caller:
@@ -77,6 +86,8 @@ class X8664Caller:
             ptrace.set_registers(self._tid, original)
         self._target.give_back = lambda: ptrace.set_registers(self._tid, original)
         own_call = self._own_call(found)
+        if own_call is None:
+            self._finish_transfer(found)
         frame = self._prepare_return(found, own_call)
         if frame is not None and self._return_path is not None:
             self._safeguard = "SignalFrame"
@@ -127,6 +138,38 @@ class X8664Caller:
             raise self._leave("Busy", f"it has entered {name or found.orig_rax}")
         self._caught_in = name or ""
         return name
+
+    def _finish_transfer(self, found: Registers) -> None:
+        """Let the thread transfer what our stop kept it from, and leave it with the whole result.
+
+        If it takes long, or we die, the thread goes on with it alone, and returns by the frame.
+
+        Raises:
+            ThreadUnsuitable: there was something to finish.
+            StillAttached: it takes long.
+        """
+        files = self._target.proc / str(self._tid) / "fd"
+        rest = rest_of_transfer(found, files)
+        if rest is None:
+            return
+        whole = found.copy()
+        whole.rax = rest.whole
+        frame = self._prepare_return(whole, None)
+        if frame is None or self._return_path is None:
+            raise self._leave("Busy", "a transfer was cut short")
+        call = for_call(found, rest.number, rest.arguments, self._return_path.call, frame.address)
+        ptrace.set_registers(self._tid, call)
+        for _ in ("entry", "exit"):
+            ptrace.request(ptrace.PTRACE_SYSCALL, self._tid)
+            stop = self._target.wait(TRANSFER_SECONDS)
+            if stop is None:
+                raise StillAttached(f"thread {self._tid} is in a long transfer", "Busy")
+            if stop.kind is not StopKind.SYSCALL:
+                self._target.leave(stop.signal)  # it has transferred nothing more
+                raise Postponed(self._target.process.pid, "SignalArrived")
+        whole.rax = rest.done + max(0, signed(self._read_registers().rax))
+        self._target.give_back = lambda: ptrace.set_registers(self._tid, whole)
+        raise self._leave("Busy", "it was in a transfer")
 
     def _prepare_return(self, found: Registers, own_call: str | None) -> SignalFrame | None:
         """Write the signal frame; None where there is no place or no way for it.
