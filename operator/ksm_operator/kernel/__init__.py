@@ -44,10 +44,11 @@ module                 what it answers
                        `carry_out(intent, tracer)`
 :mod:`.madvise`        merging by ranges: `choose`, `advise`, `give_back`, `restore_own`
 :mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
-:mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays;
-                       `share_of(survey, processes, inodes) -> Share`: with the phantom charge
+:mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays
+:mod:`.shares`         `share_of(survey, processes, inodes) -> Share`: with the phantom charge; pure
 :mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
 :mod:`.release_all`    `release_all(members, tracer, rooms, told)`: sharers before payers
+:mod:`.scene`          `look_steps(processes, rooms) -> Scene`: all that a planner is told
 :mod:`.probe`          `probe() -> KernelFeatures`; `probe_exec(sysfs, seconds)` where ksmd runs
 :mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
 =====================  =============================================================================
@@ -101,15 +102,7 @@ from ksm_operator.kernel.mergeable import (
     mergeable_processes,
     merges_everything,
 )
-from ksm_operator.kernel.payers import (
-    Estimate,
-    Share,
-    Survey,
-    cgroup_inodes,
-    cgroup_names,
-    share_of,
-    survey_payers,
-)
+from ksm_operator.kernel.payers import cgroup_inodes, cgroup_names, survey_payers
 from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
     KsmStat,
@@ -129,6 +122,7 @@ from ksm_operator.kernel.procfs import (
 from ksm_operator.kernel.release import ReleaseProgress, release
 from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
+from ksm_operator.kernel.shares import Estimate, Share, Survey, share_of
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
 from ksm_operator.kernel.sysfs import KsmSysfs, KsmValues, find_writable_root
 from ksm_operator.kernel.tracer import RemoteCalls, Tracer

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.enrol import check_answer, set_merge
 from ksm_operator.kernel.errors import Postponed
+from ksm_operator.kernel.headroom import within
 from ksm_operator.kernel.procfs import PROC, Process, page_size, read_ksm_stat
 from ksm_operator.kernel.remote import Syscall
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
@@ -134,15 +135,6 @@ def halved(chunk: Chunk) -> tuple[Chunk, Chunk] | None:
     )
 
 
-def within(need: int, room: int | None) -> bool:
-    """True if a step that can cost `need` bytes fits into this room.
-
-    A step asks for up to as much again as a margin. One that costs nothing always fits: a cgroup
-    that is over its limit already must not keep a process from being switched off.
-    """
-    return need == 0 or room is None or need + min(need, MARGIN_BYTES) <= room
-
-
 class _Release:
     """One call of `release`."""
 
@@ -170,7 +162,7 @@ class _Release:
         return read_ksm_stat(self.process, proc=self.proc).merge_any
 
     def fits(self, need: int) -> bool:
-        return within(need, self.headroom())
+        return within(need, self.headroom(), MARGIN_BYTES)
 
     def give_back(self) -> Generator[None, None, bool]:
         """All ranges, step by step; False when the next step does not fit."""
@@ -277,6 +269,7 @@ def give_back_steps(
     headroom: Callable[[], int | None],
     wanted: Callable[[Chunk], bool],
     *,
+    chunk_bytes: int = CHUNK_BYTES,
     proc: Path = PROC,
 ) -> Generator[None, None, None]:
     """Give a process its own pages back in the ranges that are wanted, step by step.
@@ -288,13 +281,14 @@ def give_back_steps(
         process: who.
         tracer: makes the process run the calls.
         headroom: see `release`.
-        wanted: asked of each range before it is given back.
+        wanted: asked of each range before it is given back; the next step follows only when it was.
+        chunk_bytes: merged memory given back in one step.
         proc: the proc file system.
 
     Raises:
         ProcessGone, RemoteCallFailed: see `release`.
     """
-    act = _Release(process, tracer, headroom, wanted=wanted, proc=proc)
+    act = _Release(process, tracer, headroom, wanted=wanted, chunk_bytes=chunk_bytes, proc=proc)
     with contextlib.suppress(Postponed):
         yield from act.give_back()
 

@@ -14,16 +14,18 @@ from ksm_operator.kernel import KernelError, Process, Unsupported
 from ksm_operator.kernel.frames import anonymous_frames, read_words, runs_of, sample
 from ksm_operator.kernel.payers import (
     SAMPLED_PAGES,
+    cgroup_inodes,
+    sampling_step,
+    survey_payers,
+)
+from ksm_operator.kernel.shares import (
     Cost,
     Estimate,
     SharedPages,
     Survey,
-    cgroup_inodes,
     charged_elsewhere,
     group_pages,
-    sampling_step,
     share_of,
-    survey_payers,
 )
 
 PAGE = 4096
