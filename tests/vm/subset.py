@@ -45,6 +45,13 @@ MADVISE = (
 
 PAYERS = (
     "test_payers.py",
+    "test_guard.py::test_a_payer_refills",
+    "test_guard.py::test_a_payers_container_restarts",
+    "test_guard.py::test_a_sharer_gives_no_more_than_it_has_room_for",
+    "test_guard.py::test_nothing_is_broken_where_there_is_room",
+    "test_guard.py::test_what_was_given_back_stays_apart_until_the_release",
+    "test_guard.py::test_without_it_a_refill_kills_the_payer",
+    "test_guard.py::test_without_it_a_restarted_container_is_killed",
     "test_release_order.py::test_a_payer_alone_is_left_whole",
     "test_release_order.py::test_sharers_go_before_payers",
     "test_release_order.py::test_the_payer_first_is_killed",

@@ -49,6 +49,8 @@ module                 what it answers
 :mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
 :mod:`.release_all`    `release_all(members, tracer, rooms, told)`: sharers before payers
 :mod:`.scene`          `look_steps(processes, rooms) -> Scene`: all that a planner is told
+:mod:`.guard_plan`     `plan_guard(members, pages, rooms) -> GuardPlan`: pure; `demands()`
+:mod:`.guard`          `relieve(members, breakable, tracer, rooms) -> Relief`: room for payers
 :mod:`.probe`          `probe() -> KernelFeatures`; `probe_exec(sysfs, seconds)` where ksmd runs
 :mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
 =====================  =============================================================================
@@ -85,6 +87,7 @@ from ksm_operator.kernel.errors import (
     Unsupported,
 )
 from ksm_operator.kernel.exclusions import SkipReason, why_not
+from ksm_operator.kernel.guard import Relief, relieve
 from ksm_operator.kernel.headroom import (
     Level,
     MemoryEvents,
@@ -165,6 +168,7 @@ __all__ = [
     "Range",
     "Refused",
     "ReleaseProgress",
+    "Relief",
     "RemoteCallFailed",
     "RemoteCalls",
     "Rescan",
@@ -216,6 +220,7 @@ __all__ = [
     "read_vmas",
     "release",
     "release_all",
+    "relieve",
     "restore_own",
     "restore_plan",
     "share_of",

@@ -97,7 +97,7 @@ def enrol_all(pids: Sequence[int], cgroups: Sequence[str]) -> list[Outcome]:
         Unsupported: this kernel or machine cannot; nothing was touched.
         KernelError: no such cgroup; nothing was touched.
     """
-    tracer = _tracer()
+    tracer = open_tracer()
     try:
         selected = Selected(pids, cgroups)
         outcomes = {pid: _gone(pid) for pid in selected.missing}
@@ -119,7 +119,7 @@ def release_together(pids: Sequence[int], cgroups: Sequence[str]) -> list[Outcom
         Unsupported: this kernel or machine cannot; nothing was touched.
         KernelError: no such cgroup; nothing was touched.
     """
-    tracer = _tracer()
+    tracer = open_tracer()
     try:
         selected = Selected(pids, cgroups)
         rooms = Rooms(selected.hierarchy, RESERVE_SHARE)
@@ -173,7 +173,12 @@ def _release_once(
             time.sleep(wait)
 
 
-def _tracer() -> Tracer:
+def open_tracer() -> Tracer:
+    """What makes processes run system calls.
+
+    Raises:
+        Unsupported: this kernel or machine cannot.
+    """
     features = probe()
     if features.unsupported is not None:
         raise Unsupported(features.unsupported)
