@@ -11,7 +11,7 @@ import pytest
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from kernel.sharers import sharers
 from kernel.test_release import merge
-from ksm_operator.kernel import Hierarchy, Tracer
+from ksm_operator.kernel import Hierarchy, Tracer, walk
 from ksm_operator.kernel.headroom import path_up
 from support import kernel
 
@@ -35,9 +35,16 @@ class Pods:
 
 
 def oom_kills(hierarchy: Hierarchy, *cgroups: Cgroup) -> int:
-    """Kills counted by these cgroups and every one above them."""
+    """Kills counted by these cgroups and every one above and below them.
+
+    Version 1 counts a kill where the victim lived, whose limit ever it was for.
+    """
     name = "memory.oom_control" if hierarchy.version == 1 else "memory.events"
-    levels = {level for cgroup in cgroups for level in path_up(hierarchy, cgroup.directory)}
+    levels = {
+        level
+        for cgroup in cgroups
+        for level in (*path_up(hierarchy, cgroup.directory), *walk(cgroup.directory))
+    }
     total = 0
     for level in levels:
         file = level / name

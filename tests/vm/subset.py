@@ -44,6 +44,7 @@ MADVISE = (
 """Merging by ranges, which needs no prctl; x86-64."""
 
 PAYERS = (
+    "test_agent_phantom.py",
     "test_payers.py",
     "test_guard.py::test_a_payer_refills",
     "test_guard.py::test_a_payers_container_restarts",

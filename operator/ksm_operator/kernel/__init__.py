@@ -105,7 +105,7 @@ from ksm_operator.kernel.mergeable import (
     mergeable_processes,
     merges_everything,
 )
-from ksm_operator.kernel.payers import cgroup_inodes, cgroup_names, survey_payers
+from ksm_operator.kernel.payers import cgroup_inodes, cgroup_names, inodes_above, survey_payers
 from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
     KsmStat,
@@ -125,7 +125,7 @@ from ksm_operator.kernel.procfs import (
 from ksm_operator.kernel.release import ReleaseProgress, release
 from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
-from ksm_operator.kernel.shares import Estimate, Share, Survey, share_of
+from ksm_operator.kernel.shares import Estimate, Share, Survey, phantom_of, share_of
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
 from ksm_operator.kernel.sysfs import KsmSysfs, KsmValues, find_writable_root
 from ksm_operator.kernel.tracer import RemoteCalls, Tracer
@@ -198,6 +198,7 @@ __all__ = [
     "find_process",
     "find_writable_root",
     "give_back",
+    "inodes_above",
     "is_alive",
     "is_mergeable",
     "join_host_cgroup_namespace",
@@ -207,6 +208,7 @@ __all__ = [
     "merges_everything",
     "node_headroom",
     "page_size",
+    "phantom_of",
     "pids",
     "prepare",
     "probe",

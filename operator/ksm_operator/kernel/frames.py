@@ -70,8 +70,7 @@ OTHER_MARKS: Final = MergedMark(
     KPF_ANON | KPF_KSM | KPF_DIRTY,
     is_sure=False,
 )
-"""For kernels that give KPF_KSM to every anonymous page (seen on 6.12; fs/proc/page.c compared a
-mask of two bits with one of them).
+"""For kernels that give KPF_KSM to every anonymous page (seen on 6.12).
 
 A page that ksmd merges is made dirty, is no longer exclusive and is never part of a larger one
 (try_to_merge_one_page, write_protect_page, mm/ksm.c). Other anonymous pages are dirty in their page

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.errors import KernelError
 from ksm_operator.kernel.guard_plan import Break, Exposed, GuardPlan, plan_guard
-from ksm_operator.kernel.madvise import Range, joined
+from ksm_operator.kernel.madvise import Range, common, joined
+from ksm_operator.kernel.maps import read_maps
 from ksm_operator.kernel.payers import ChunkPayers
 from ksm_operator.kernel.procfs import PROC, Process, page_size
 from ksm_operator.kernel.release import MARGIN_BYTES, Chunk, give_back_steps
@@ -111,11 +112,12 @@ def relieve(
 def _plan(
     scene: Scene, guarded: Collection[str] | None, breakable: Callable[[Process], bool]
 ) -> GuardPlan:
+    mappers = {process for each in scene.pages for process, _ in each.mappers}
     return plan_guard(
         scene.members,
         scene.pages,
         scene.rooms,
-        breakable=[one.process for one in scene.members if breakable(one.process)],
+        breakable=set(filter(breakable, mappers)),
         guarded=guarded,
         page_size=page_size(),
         margin_bytes=MARGIN_BYTES,
@@ -158,7 +160,11 @@ class _Choice:
         """The range asked about last was given back: which it was, and its merged pages."""
         chunk, meant, pages = self._asked
         self.broken |= meant
-        return Range(chunk.start, chunk.start + chunk.length), pages
+        return _range(chunk), pages
+
+
+def _range(chunk: Chunk) -> Range:
+    return Range(chunk.start, chunk.start + chunk.length)
 
 
 class _Act:
@@ -186,12 +192,18 @@ class _Act:
 
     def _give_back(self, process: Process, choice: _Choice) -> Generator[float, None, None]:
         turn = Turn(process, self._rooms, self._proc)
+        # Before 6.14 its stack alone shows that a process merges everything: it stays marked.
+        stacks = [
+            Range(one.start, one.end)
+            for one in read_maps(process, proc=self._proc).ranges
+            if one.name == b"[stack]"
+        ]
         payers = ChunkPayers(process, proc=self._proc)
         steps = give_back_steps(
             process,
             self._tracer,
             turn.room,
-            lambda chunk: choice.is_wanted(chunk, payers),
+            lambda chunk: choice.is_wanted(chunk, payers) and not common([_range(chunk)], stacks),
             chunk_bytes=CHUNK_BYTES,
             proc=self._proc,
         )

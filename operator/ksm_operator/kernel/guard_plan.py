@@ -178,7 +178,7 @@ class _Planner:
         return sorted(depths.keys() & self._rooms.keys(), key=lambda name: (-depths[name], name))
 
     def lacking(self, level: str) -> int:
-        """How much more room a level needs; 0 or less if it has enough."""
+        """How much more room a level needs; 0 if it has enough."""
         demand, room = self._demand[level], self._rooms[level]
         if within(demand, room, self._margin_bytes):
             return 0
@@ -195,21 +195,28 @@ class _Planner:
     def relieve(self, level: str) -> list[Break]:
         """Break what others map at the expense of a level, until it has room enough."""
         found: list[Break] = []
+        if self.lacking(level) <= 0:
+            return found
         kinds = [
             kind for kind in self._charged_in.get(level, ()) if not kind.pages.is_shared_elsewhere
         ]
-        for kind in sorted(kinds, key=lambda kind: len(self._outside(kind.pages, level))):
+        for kind in sorted(kinds, key=lambda kind: self._cost(kind.pages, level)):
             lacking = self.lacking(level)
             if lacking <= 0:
                 break
             outside = self._outside(kind.pages, level)
             if not outside or not self.breakable.issuperset(process for process, _ in outside):
                 continue
-            size = min(kind.left, self._rounded_up(lacking), self._fitting(outside))
+            size = self._fitting(min(kind.left, self._rounded_up(lacking)), outside)
             if size > 0:
                 self._take(kind, outside, size)
                 found.append(Break(kind.pages.payer[0], tuple(outside), size, level))
         return found
+
+    def _cost(self, pages: Pages, level: str) -> tuple[int, bool]:
+        """How many others have to give each page back, and whether it is freed when they have."""
+        outside = len(self._outside(pages, level))
+        return outside, outside < len(pages.mappers)
 
     def _outside(self, pages: Pages, level: str) -> list[tuple[Process, int]]:
         return [
@@ -221,18 +228,15 @@ class _Planner:
     def _rounded_up(self, size: int) -> int:
         return -(-size // self._page_size) * self._page_size
 
-    def _fitting(self, sharers: Sequence[tuple[Process, int]]) -> int:
-        """Most bytes of pages that all of these can take as their own."""
+    def _fitting(self, size: int, sharers: Sequence[tuple[Process, int]]) -> int:
+        """How much of so many bytes of pages all of these can take as their own."""
         copies: Counter[str] = Counter()
         for process, times in sharers:
-            for name in self._paths.get(process, ()):
+            for name in self._paths[process]:
                 copies[name] += times
-        sizes = [
-            largest_within(self._rooms[name], self._margin_bytes) // times
-            for name, times in copies.items()
-            if name in self._rooms
-        ]
-        size = min(sizes, default=sum(kind.left for kind in self._kinds))
+        for name, times in copies.items():
+            if name in self._rooms:
+                size = min(size, largest_within(self._rooms[name], self._margin_bytes) // times)
         return max(0, size // self._page_size * self._page_size)
 
     def _take(self, kind: _Kind, sharers: Sequence[tuple[Process, int]], size: int) -> None:

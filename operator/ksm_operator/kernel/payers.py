@@ -8,6 +8,7 @@ moment, and a page that was freed or reused in between counts as it was read. Wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from array import array
@@ -27,6 +28,7 @@ from ksm_operator.kernel.frames import (
     read_words,
     sample,
 )
+from ksm_operator.kernel.headroom import path_up
 from ksm_operator.kernel.procfs import PROC, Process, page_size, read_ksm_stat
 from ksm_operator.kernel.shares import Cost, Survey, group_pages
 from ksm_operator.kernel.smaps import read_vmas
@@ -167,6 +169,15 @@ def cgroup_inodes(directory: Path) -> frozenset[int]:
             found.add(below.stat().st_ino)
         except OSError:
             continue  # removed meanwhile: its charge is shown with its parent's
+    return frozenset(found)
+
+
+def inodes_above(hierarchy: Hierarchy, directory: Path) -> frozenset[int]:
+    """Inodes of a cgroup and of all above it."""
+    found = set()
+    for level in path_up(hierarchy, directory):
+        with contextlib.suppress(OSError):
+            found.add(level.stat().st_ino)
     return frozenset(found)
 
 

@@ -7,14 +7,12 @@ processes go one after the other as they are.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.errors import KernelError
-from ksm_operator.kernel.headroom import path_up
-from ksm_operator.kernel.payers import ChunkPayers
+from ksm_operator.kernel.payers import ChunkPayers, inodes_above
 from ksm_operator.kernel.procfs import PROC, Process, page_size
 from ksm_operator.kernel.release import (
     MARGIN_BYTES,
@@ -135,7 +133,7 @@ class _Act:
 
     def _give_back_unpaid(self, process: Process, turn: Turn) -> Generator[float, None, None]:
         before = read_merged_bytes(process, proc=self._proc)
-        inodes = _inodes(path_up(self._rooms.hierarchy, turn.directory()))
+        inodes = inodes_above(self._rooms.hierarchy, turn.directory())
         payers = ChunkPayers(process, proc=self._proc)
         try:
             for _ in give_back_steps(
@@ -170,11 +168,3 @@ class _Act:
             return error
         freed = self._freed[one.process]
         return ReleaseProgress(False, remaining, "NoHeadroom", freed, one.level, one.lacking_bytes)
-
-
-def _inodes(directories: Iterable[Path]) -> set[int]:
-    found = set()
-    for directory in directories:
-        with contextlib.suppress(OSError):
-            found.add(directory.stat().st_ino)
-    return found

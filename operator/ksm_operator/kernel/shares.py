@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from ksm_operator.kernel.procfs import Process
 
@@ -168,6 +168,20 @@ def share_of(survey: Survey, processes: Collection[Process], inodes: Collection[
         elif pays:
             phantom.append((1, each.pages))
     return Share(*(survey.amount(part) for part in (merged, paid, unpaid, phantom)))
+
+
+def phantom_of(survey: Survey, homes: Mapping[Process, Collection[int]]) -> Estimate:
+    """What all cgroups together are charged for pages that none of their own processes maps.
+
+    Args:
+        survey: of every process that may have merged pages.
+        homes: inodes of the cgroup of each process and of all above it.
+    """
+    return survey.amount(
+        (1, each.pages)
+        for each in survey.shared
+        if not any(each.payer in homes.get(process, ()) for process, _ in each.mappers)
+    )
 
 
 def charged_elsewhere(survey: Survey, inodes: Collection[int]) -> dict[int, Estimate]:
