@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernel.conftest import Cgroup, Start
+from kernel.pods import LIMIT, MIB, SIZE, merged_pods, no_kill
 from kernel.sharers import sharers
 from kernel.test_madvise import PROGRAM, Program
 from kernel.test_release import merge, mergeable_ranges
@@ -117,6 +118,9 @@ def test_refuses_while_an_agent_lives(start: Start, tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "an agent manages this node" in done.stderr
         assert not kernel.merge_any(target.pid)
+        done = ksm_node("relieve", "--cgroup", "/", lock=lock.path)
+        assert done.returncode == 2
+        assert "an agent manages this node" in done.stderr
         assert ksm_node("status", lock=lock.path).returncode == 0
     finally:
         lock.release()
@@ -227,3 +231,35 @@ sys.stdin.readline()
     assert done.returncode == 0, done.stderr
     assert "by madvise; left as it is" in done.stdout
     assert mergeable_ranges(target.pid) == before
+
+
+@pytest.mark.usefixtures("ksmd")
+def test_relieve_a_cgroup_that_pays_for_others(
+    start: Start, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, tmp_path: Path
+) -> None:
+    """Seen by `explain`, cured by `relieve`, seen again; what it took is told to the byte."""
+    pods = merged_pods(start, tracer, cgroup.child("one"), cgroup.child("two"))
+    pods.limit(LIMIT)
+    name = hierarchy.name(pods.payer.directory)
+    lock = tmp_path / "lock"
+
+    def explained() -> str:
+        done = ksm_node("explain", "--cgroup", name, lock=lock)
+        assert done.returncode == 0, done.stderr
+        return next(line for line in done.stdout.splitlines() if "Demand" in line)
+
+    assert f"does not fit, cgroup {name} lacks" in explained()
+    with no_kill(hierarchy, pods.payer, pods.sharer):
+        done = ksm_node("-o", "json", "relieve", "--cgroup", name, lock=lock)
+        assert done.returncode in (0, 1), done.stderr
+        report = json.loads(done.stdout)
+        (one,) = report["givenBack"]
+        assert one["pid"] == pods.sharing.pid
+        assert LIMIT // 4 * MIB < one["bytes"] < SIZE * MIB
+        assert sum(end - start for start, end in one["ranges"]) >= one["bytes"]
+        assert name not in [level["cgroup"] for level in report["exposed"]]
+        assert explained().endswith("fits")
+        pods.paying.tell("refill")
+        assert pods.paying.line() == "intact"
+    again = ksm_node("relieve", "--cgroup", name, lock=lock)
+    assert "given back" not in again.stdout

@@ -57,6 +57,25 @@ AGENT_BY_RANGES = (
 )
 """What the agent and `ksm-node` do where there is no prctl."""
 
+PAYERS = (
+    "test_agent_phantom.py",
+    "test_payers.py",
+    "test_guard.py::test_a_payer_refills",
+    "test_guard.py::test_a_payers_container_restarts",
+    "test_guard.py::test_a_sharer_gives_no_more_than_it_has_room_for",
+    "test_guard.py::test_nothing_is_broken_where_there_is_room",
+    "test_guard.py::test_what_was_given_back_stays_apart_until_the_release",
+    "test_guard.py::test_without_it_a_refill_kills_the_payer",
+    "test_guard.py::test_without_it_a_restarted_container_is_killed",
+    "test_release_order.py::test_a_payer_alone_is_left_whole",
+    "test_release_order.py::test_sharers_go_before_payers",
+    "test_release_order.py::test_the_payer_first_is_killed",
+)
+"""Who pays, and what would kill a pod without us.
+
+A guest's files are in memory, so no page cache of it is clean: those tests need a disk.
+"""
+
 PRCTL = (
     "test_agent_enrolment.py",
     "test_enrol.py",
@@ -75,9 +94,13 @@ PRCTL = (
 
 SUBSETS: dict[str, tuple[str, ...]] = {
     "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
-    "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL, "test_duplicates.py", "test_madvise.py"),
+    "6.12": (
+        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL),
+        "test_duplicates.py",
+        "test_madvise.py",
+    ),
     "7": (
-        *(*ANYWHERE, *FANOTIFY, *PRCTL),
+        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL),
         "test_duplicates.py",
         "test_node_command.py",
         "test_remote.py::test_call_ends_as_if_nothing_had_been",

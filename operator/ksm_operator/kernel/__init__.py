@@ -46,10 +46,13 @@ module                 what it answers
 :mod:`.ranges`         `Range`, `joined`, `common`, `without`
 :mod:`.madvise`        merging by ranges: `choose`, `mark`, `restore_own`
 :mod:`.release`        `release(process, tracer, headroom, marks=...) -> ReleaseProgress`
-:mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays;
-                       `share_of(survey, processes, inodes) -> Share`: with the phantom charge
+:mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays
+:mod:`.shares`         `share_of(survey, processes, inodes) -> Share`: with the phantom charge; pure
 :mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
 :mod:`.release_all`    `release_all(members, tracer, rooms, told)`: sharers before payers
+:mod:`.scene`          `look_steps(processes, rooms) -> Scene`: all that a planner is told
+:mod:`.guard_plan`     `plan_guard(members, pages, rooms) -> GuardPlan`: pure; `demands()`
+:mod:`.guard`          `relieve(members, breakable, tracer, rooms) -> Relief`: room for payers
 :mod:`.probe`          `probe() -> KernelFeatures`; `probe_exec(sysfs, seconds)` where ksmd runs
 :mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
 =====================  =============================================================================
@@ -88,6 +91,7 @@ from ksm_operator.kernel.errors import (
     Unsupported,
 )
 from ksm_operator.kernel.exclusions import SkipReason, why_not
+from ksm_operator.kernel.guard import Relief, relieve
 from ksm_operator.kernel.headroom import (
     Level,
     MemoryEvents,
@@ -106,15 +110,7 @@ from ksm_operator.kernel.mergeable import (
     mergeable_processes,
     merges_everything,
 )
-from ksm_operator.kernel.payers import (
-    Estimate,
-    Share,
-    Survey,
-    cgroup_inodes,
-    cgroup_names,
-    share_of,
-    survey_payers,
-)
+from ksm_operator.kernel.payers import cgroup_inodes, cgroup_names, inodes_above, survey_payers
 from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
     KsmStat,
@@ -135,6 +131,7 @@ from ksm_operator.kernel.ranges import Range
 from ksm_operator.kernel.release import ReleaseProgress, release
 from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
+from ksm_operator.kernel.shares import Estimate, Share, Survey, phantom_of, share_of
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
 from ksm_operator.kernel.sysfs import KsmSysfs, KsmValues, find_writable_root
 from ksm_operator.kernel.tracer import RemoteCalls, Tracer
@@ -177,6 +174,7 @@ __all__ = [
     "Range",
     "Refused",
     "ReleaseProgress",
+    "Relief",
     "RemoteCallFailed",
     "RemoteCalls",
     "Rescan",
@@ -205,6 +203,7 @@ __all__ = [
     "find_memory_hierarchy",
     "find_process",
     "find_writable_root",
+    "inodes_above",
     "is_alive",
     "is_marked",
     "is_mergeable",
@@ -216,6 +215,7 @@ __all__ = [
     "needs_repair",
     "node_headroom",
     "page_size",
+    "phantom_of",
     "pids",
     "prepare",
     "probe",
@@ -230,6 +230,7 @@ __all__ = [
     "read_vmas",
     "release",
     "release_all",
+    "relieve",
     "repair_after_exec",
     "restore_plan",
     "settle",

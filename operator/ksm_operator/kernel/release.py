@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.enrol import check_answer, set_merge
 from ksm_operator.kernel.errors import Postponed
+from ksm_operator.kernel.headroom import within
 from ksm_operator.kernel.madvise import restore_own
 from ksm_operator.kernel.marks import own_ranges, read_program
 from ksm_operator.kernel.mergeable import is_code, marks_everything
@@ -157,15 +158,6 @@ def halved(chunk: Chunk) -> tuple[Chunk, Chunk] | None:
     )
 
 
-def within(need: int, room: int | None) -> bool:
-    """True if a step that can cost `need` bytes fits into this room.
-
-    A step asks for up to as much again as a margin. One that costs nothing always fits: a cgroup
-    that is over its limit already must not keep a process from being switched off.
-    """
-    return need == 0 or room is None or need + min(need, MARGIN_BYTES) <= room
-
-
 class _Release:
     """One call of `release`."""
 
@@ -200,7 +192,7 @@ class _Release:
         return read_vmas(self.process, proc=self.proc)
 
     def fits(self, need: int) -> bool:
-        return within(need, self.headroom())
+        return within(need, self.headroom(), MARGIN_BYTES)
 
     def pieces(self, vmas: Sequence[Vma], unlocated_bytes: int) -> Iterator[Vma]:
         """The ranges, or parts of them, that are to be given back step by step."""
@@ -331,6 +323,7 @@ def give_back_steps(
     marks: Marks | None = None,
     *,
     keeps_flags: bool = False,
+    chunk_bytes: int = CHUNK_BYTES,
     proc: Path = PROC,
 ) -> Generator[None, None, None]:
     """Give a process its own pages back in the ranges that are wanted, step by step.
@@ -342,16 +335,24 @@ def give_back_steps(
         process: who.
         tracer: makes the process run the calls.
         headroom: see `release`.
-        wanted: asked of each range before it is given back.
+        wanted: asked of each range before it is given back; the next step follows only when it was.
         marks: see `release`.
         keeps_flags: see `release`.
+        chunk_bytes: merged memory given back in one step.
         proc: the proc file system.
 
     Raises:
         ProcessGone, RemoteCallFailed: see `release`.
     """
     act = _Release(
-        process, tracer, headroom, marks, keeps_flags=keeps_flags, proc=proc, wanted=wanted
+        process,
+        tracer,
+        headroom,
+        marks,
+        chunk_bytes=chunk_bytes,
+        keeps_flags=keeps_flags,
+        proc=proc,
+        wanted=wanted,
     )
     with contextlib.suppress(Postponed):
         yield from act.give_back()

@@ -112,7 +112,7 @@ def enrol_all(pids: Sequence[int], cgroups: Sequence[str], record: Path) -> list
         Unsupported: this kernel or machine cannot; nothing was touched.
         KernelError: no such cgroup, or no record can be kept; nothing was touched.
     """
-    features, tracer = _open()
+    features, tracer = open_tracer()
     try:
         selected = Selected(pids, cgroups)
         act = _Enrolling(features, tracer, Record(record))
@@ -140,7 +140,7 @@ def release_together(pids: Sequence[int], cgroups: Sequence[str], record: Path) 
         Unsupported: this kernel or machine cannot; nothing was touched.
         KernelError: no such cgroup, or the record cannot be read; nothing was touched.
     """
-    features, tracer = _open()
+    features, tracer = open_tracer()
     try:
         selected, known = Selected(pids, cgroups), Record(record)
         outcomes = {
@@ -228,7 +228,12 @@ class _Releasing:
         return self._record.get(process)
 
 
-def _open() -> tuple[KernelFeatures, Tracer]:
+def open_tracer() -> tuple[KernelFeatures, Tracer]:
+    """What this kernel can, and what makes processes run system calls.
+
+    Raises:
+        Unsupported: this kernel or machine cannot.
+    """
     features = probe()
     if features.unsupported is not None:
         raise Unsupported(features.unsupported)

@@ -22,11 +22,14 @@ from ksm_operator.kernel import (
     read_merged_bytes,
     read_stat,
     share_of,
-    survey_payers,
     tightest,
 )
-from ksm_operator.kernel.headroom import NODE
+from ksm_operator.kernel.guard_plan import demands
+from ksm_operator.kernel.headroom import NODE, with_margin, within
 from ksm_operator.kernel.machine import this_machine
+from ksm_operator.kernel.release import MARGIN_BYTES
+from ksm_operator.kernel.scene import look_steps
+from ksm_operator.kernel.steps import run
 from ksm_operator.kernel.threads import running_threads, waiting_threads
 from ksm_operator.node.change import RESERVE_SHARE
 from ksm_operator.node.selection import (
@@ -38,6 +41,7 @@ from ksm_operator.node.selection import (
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ksm_operator.kernel import Estimate, KernelFeatures, Share, Survey
@@ -95,8 +99,10 @@ def run_explain(options: argparse.Namespace) -> str:
     features = probe()
     # Everybody who may share with them: a phantom charge is what only others map.
     everybody = [one.process for one in mergeable_processes()]
-    survey = survey_payers(everybody, every=1 if options.exact else None)
     rooms = Rooms(hierarchy, RESERVE_SHARE)
+    scene = run(look_steps(everybody, rooms, every=1 if options.exact else None))
+    survey = scene.survey
+    wanted = demands(scene.members, scene.pages)
     found = []
     for process in processes:
         try:
@@ -106,7 +112,7 @@ def run_explain(options: argparse.Namespace) -> str:
     report = {
         "processes": found,
         "cgroups": [
-            explain_cgroup(one, survey, rooms) for one in _homes(found, directories, rooms)
+            explain_cgroup(one, survey, rooms, wanted) for one in _homes(found, directories, rooms)
         ],
         "survey": {
             "every": survey.every,
@@ -114,6 +120,7 @@ def run_explain(options: argparse.Namespace) -> str:
             "scannedBytes": survey.cost.scanned_bytes,
             "pagesLookedAt": survey.cost.frames,
             "seconds": round(survey.cost.seconds, 3),
+            "doubtfulBytes": survey.doubtful_bytes,
         },
     }
     return json.dumps(report, indent=2) if options.output == "json" else render(report)
@@ -175,8 +182,17 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
     }
 
 
-def explain_cgroup(directory: Path, survey: Survey, rooms: Rooms) -> dict[str, Any]:
-    """Who pays for what a cgroup and those below it have merged, and their room."""
+def explain_cgroup(
+    directory: Path, survey: Survey, rooms: Rooms, wanted: Mapping[str, int]
+) -> dict[str, Any]:
+    """Who pays for what a cgroup and those below it have merged, their room, and if it suffices.
+
+    Args:
+        directory: the cgroup's.
+        survey: of every mergeable process of the node.
+        rooms: of this node.
+        wanted: what each level may come to need, see `guard_plan.demands`.
+    """
     share: Share = share_of(survey, processes_in([directory]), cgroup_inodes(directory))
     levels = rooms.levels(directory)
     least = tightest(levels)
@@ -186,7 +202,15 @@ def explain_cgroup(directory: Path, survey: Survey, rooms: Rooms) -> dict[str, A
         "paidBytes": _estimate(share.paid),
         "unpaidBytes": _estimate(share.unpaid),
         "phantomBytes": _estimate(share.phantom),
-        "headroom": [{"level": level.name, "bytes": level.room} for level in levels],
+        "headroom": [
+            {
+                "level": level.name,
+                "bytes": level.room,
+                "demandBytes": wanted.get(level.name, 0),
+                "fits": within(wanted.get(level.name, 0), level.room, MARGIN_BYTES),
+            }
+            for level in levels
+        ],
         "tightest": None if least is None else least.name,
         "headroomBytes": None if least is None else least.room,
     }
@@ -211,6 +235,7 @@ def render(report: dict[str, Any]) -> str:
             f"  Merged     {_mib(one['mergedBytes'])}; {_payers(one)}",
             f"  Phantom    {_mib(one['phantomBytes'])} charged to it that only others map",
             f"  Headroom   {_room(one)}",
+            f"  Demand     {_demand(one)}",
         ]
     survey = report["survey"]
     sample = "every merged page" if survey["every"] == 1 else f"1 merged page in {survey['every']}"
@@ -218,7 +243,28 @@ def render(report: dict[str, Any]) -> str:
         f"Looked at {sample} of {survey['processes']} mergeable processes in "
         f"{survey['seconds']:.1f} s; of about this moment."
     )
+    if survey["doubtfulBytes"]:
+        lines.append(
+            "This kernel does not mark merged pages so that one could be sure: "
+            f"{survey['doubtfulBytes'] / MIB:.1f} MiB may be missing here, or be here wrongly."
+        )
     return "\n".join(lines)
+
+
+def _demand(one: dict[str, Any]) -> str:
+    """Whether all that was merged has room, should everybody write to it."""
+    own = one["headroom"][0]["demandBytes"]
+    text = f"{own / MIB:.1f} MiB if all that it had merged became its own again: "
+    short = [level for level in one["headroom"] if not level["fits"]]
+    if not short:
+        return text + "fits"
+    first = short[0]
+    who = "the node" if first["level"] == NODE else f"cgroup {first['level']}"
+    lacking = with_margin(first["demandBytes"], MARGIN_BYTES) - first["bytes"]
+    return (
+        f"{text}does not fit, {who} lacks {lacking / MIB:.1f} MiB; "
+        f"ksm-node relieve --cgroup {one['cgroup']} breaks sharing for it"
+    )
 
 
 def _payers(one: dict[str, Any]) -> str:
