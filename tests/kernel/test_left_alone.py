@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kernel.blind import BlindVisit, run_on
+from kernel.blocking_calls import read_outcome
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from ksm_operator.kernel import Hierarchy, Postponed, Process, Tracer, find_process
 from ksm_operator.kernel.attached import StillAttached
@@ -146,6 +147,44 @@ def test_supervisor_would_be_asked_twice(start: Start) -> None:
     assert target.line() == "2 0"
 
 
+def own_cgroup(controller: str) -> Cgroup:
+    """A cgroup of version 1 under this controller; skips where it is not mounted."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    places = [
+        words[1] for words in mounts if words[2] == "cgroup" and controller in words[3].split(",")
+    ]
+    if not places:
+        pytest.skip(f"needs mount -t cgroup -o {controller} none /sys/fs/cgroup/{controller}")
+    return Cgroup(Path(places[0]) / f"ksm-test-{os.getpid()}", 1)
+
+
+@pytest.fixture
+def without_quota(ksm: None) -> Iterator[Cgroup]:
+    """A cgroup that may use 1 ms of CPU in a second, and has used it: a program in it spins."""
+    made = own_cgroup("cpu")
+    (made.directory / "cpu.cfs_period_us").write_text("1000000")
+    (made.directory / "cpu.cfs_quota_us").write_text("1000")
+    yield made
+    (made.directory / "cpu.cfs_quota_us").write_text("-1")
+    made.remove()
+
+
+def test_thread_without_a_processor_is_waited_for(
+    blocking: Path, without_quota: Cgroup, start: Start, tracer: Tracer
+) -> None:
+    """Its wait is over for the kernel before it can stop: given up then, it would see EINTR."""
+    target = start(str(blocking), "epoll_wait_endless")
+    target.wait_for_state("S")
+    spinner = start("sh", "-c", "echo ready; while :; do :; done")
+    without_quota.add(spinner.pid)
+    without_quota.add(target.pid)
+    with contextlib.suppress(Postponed):
+        tracer.call(target.process, [get_merge()])
+    (without_quota.directory / "cpu.cfs_quota_us").write_text("-1")
+    outcome = read_outcome(target.line())
+    assert (outcome.answer, outcome.state) == ((1, 0, 77), "whole")
+
+
 @pytest.fixture
 def freezer(cgroup: Cgroup, hierarchy: Hierarchy) -> Iterator[tuple[Path, str, str]]:
     """A cgroup that can be frozen: its directory, and what to write to freeze and to thaw it."""
@@ -153,11 +192,7 @@ def freezer(cgroup: Cgroup, hierarchy: Hierarchy) -> Iterator[tuple[Path, str, s
         (cgroup.directory / "cgroup.freeze").write_text("0")
         yield cgroup.directory, "1", "0"
         return
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    places = [words[1] for words in mounts if "freezer" in words[3].split(",")]
-    if not places:
-        pytest.skip("no freezer is mounted: mount -t cgroup -o freezer none /sys/fs/cgroup/freezer")
-    made = Cgroup(Path(places[0]) / f"ksm-test-{os.getpid()}", 1)
+    made = own_cgroup("freezer")
     yield made.directory, "FROZEN", "THAWED"
     (made.directory / "freezer.state").write_text("THAWED")
     made.remove()
