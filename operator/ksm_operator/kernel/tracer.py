@@ -62,7 +62,7 @@ class RemoteCalls(Protocol):
 class _Job:
     """One request on its way to the tracing thread.
 
-    Not a `concurrent.futures.Future`, with which `logging` comes: 0.4 MiB of each helper.
+    Not a `concurrent.futures.Future`, with which `logging` comes: 0.4 MiB of the helper.
     """
 
     def __init__(self, process: Process, calls: Sequence[Syscall]) -> None:
@@ -211,7 +211,9 @@ class Tracer:
         ):
             try:
                 running = running_threads(job.process, names, passed_over=tids, proc=self._proc)
-            except Postponed:
+            except Postponed as error:
+                if error.reason == "Exiting":
+                    check_alive(job.process, proc=self._proc)
                 if outcome is None:
                     raise
             else:
