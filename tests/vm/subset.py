@@ -59,11 +59,14 @@ PRCTL = (
 )
 """Enrolling and releasing with PR_SET_MEMORY_MERGE: Linux 6.4, x86-64."""
 
+RUNC = ("test_runc.py",)
+"""The same in containers, with a limit and without prctl among their calls; x86-64."""
+
 SUBSETS: dict[str, tuple[str, ...]] = {
     "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE),
-    "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL, "test_duplicates.py", "test_madvise.py"),
+    "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL, *RUNC, "test_duplicates.py", "test_madvise.py"),
     "7": (
-        *(*ANYWHERE, *FANOTIFY, *PRCTL),
+        *(*ANYWHERE, *FANOTIFY, *PRCTL, *RUNC),
         "test_duplicates.py",
         "test_node_command.py",
         "test_remote.py::test_call_ends_as_if_nothing_had_been",

@@ -111,5 +111,6 @@ ROOT_PACKAGES = (
     "python3-pytest",
     "python3-pytest-timeout",
     "python3-urllib3",
+    "runc",
     "util-linux",
 )
