@@ -92,15 +92,18 @@ PRCTL = (
 )
 """Enrolling and releasing with PR_SET_MEMORY_MERGE: Linux 6.4, x86-64."""
 
+RUNC = ("test_runc.py",)
+"""The same in containers, with a limit and without prctl among their calls; x86-64."""
+
 SUBSETS: dict[str, tuple[str, ...]] = {
     "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
     "6.12": (
-        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL),
+        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *RUNC),
         "test_duplicates.py",
         "test_madvise.py",
     ),
     "7": (
-        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL),
+        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *RUNC),
         "test_duplicates.py",
         "test_node_command.py",
         "test_remote.py::test_call_ends_as_if_nothing_had_been",
