@@ -27,12 +27,14 @@ ENOUGH: Final = 16
 """Waiting threads among which the best is taken."""
 
 SAMPLES: Final = 16
-MOST_SAMPLES: Final = 128
-"""While all of its threads are in calls that must not be interrupted: one may end in time."""
+"""Looks in a row in which a thread has to be seen running."""
+
+MOST_SAMPLES: Final = 64
+"""Looks at a process whose threads run, and wait in calls that must not be interrupted, in turn."""
 
 SAMPLE_PAUSE_SECONDS: Final = 0.0005
 
-MOMENT_SECONDS: Final = 0.1
+MOMENT_SECONDS: Final = 0.25
 MOMENT_PAUSE_SECONDS: Final = 0.0002
 """How long, and how often, a chosen thread is looked at for the moment to interrupt it."""
 
@@ -172,12 +174,15 @@ def wait_for_moment(
         False if the moment did not come.
     """
     deadline = time.monotonic() + MOMENT_SECONDS
+    running = SAMPLES if candidate.suitability is Suitability.RUNNING else 0
     while True:
         seen = _look(process, candidate.tid, names, proc)
         if isinstance(seen, Unsuitable):
             come = seen.reason in STOPPED
+            running = 0
         elif seen.suitability is Suitability.RUNNING:
-            come = seen == candidate
+            running += 1
+            come = running >= SAMPLES
         else:
             # A call that is taken up again is known by the name that was seen at the choice.
             come = seen.blocked_in == candidate.blocked_in or seen.blocked_in not in RESUMED
@@ -251,8 +256,8 @@ def running_threads(
 ) -> list[Candidate]:
     """Threads that run, for when none waits that would do; or one that has begun to wait since.
 
-    A thread seen running may be on its way into a bulk transfer, so it is only taken after every
-    one of several looks saw it running.
+    A thread seen running may be on its way into a bulk transfer, so it is only taken after several
+    looks in a row saw it running.
 
     Args:
         process: whose threads.
@@ -264,7 +269,7 @@ def running_threads(
         ProcessGone: the process exited.
         Postponed: no thread can make a call at this moment; the reason is that of the first one.
     """
-    steady: set[int] | None = None
+    looks: dict[int, int] = {}
     survey = _Survey([], [], None)
     for sample in range(MOST_SAMPLES):
         if sample:
@@ -273,14 +278,13 @@ def running_threads(
         waiting = [seen for seen in survey.waiting if seen.tid not in passed_over]
         if waiting:
             return _in_order(waiting, process)
-        seen = {candidate.tid for candidate in survey.running}
-        steady = seen if steady is None else steady & seen
+        looks = {seen.tid: looks.get(seen.tid, 0) + 1 for seen in survey.running}
+        steady = [seen for seen in survey.running if looks[seen.tid] >= SAMPLES]
+        if steady:
+            return steady
         is_busy = survey.refusal is not None and survey.refusal.reason == BUSY
-        if (not steady and not is_busy) or (steady and sample + 1 >= SAMPLES):
+        if not looks and not is_busy:
             break
-    always_running = [candidate for candidate in survey.running if candidate.tid in (steady or ())]
-    if always_running:
-        return always_running
     if survey.refusal is not None:
         raise Postponed(process.pid, survey.refusal.reason, survey.refusal.detail)
     if survey.running or survey.waiting:

@@ -87,7 +87,7 @@ class X8664Caller:
         self._target.give_back = lambda: ptrace.set_registers(self._tid, original)
         own_call = self._own_call(found)
         if own_call is None:
-            self._finish_transfer(found)
+            found = self._finish_transfer(found)
         frame = self._prepare_return(found, own_call)
         if frame is not None and self._return_path is not None:
             self._safeguard = "SignalFrame"
@@ -139,19 +139,20 @@ class X8664Caller:
         self._caught_in = name or ""
         return name
 
-    def _finish_transfer(self, found: Registers) -> None:
-        """Let the thread transfer what our stop kept it from, and leave it with the whole result.
+    def _finish_transfer(self, found: Registers) -> Registers:
+        """Let the thread transfer what our stop kept it from; returns what it is left with.
 
         If it takes long, or we die, the thread goes on with it alone, and returns by the frame.
 
         Raises:
-            ThreadUnsuitable: there was something to finish.
+            ThreadUnsuitable: it has no frame to do so.
+            Postponed: a signal has ended it.
             StillAttached: it takes long.
         """
         files = self._target.proc / str(self._tid) / "fd"
         rest = rest_of_transfer(found, files)
         if rest is None:
-            return
+            return found
         whole = found.copy()
         whole.rax = rest.whole
         frame = self._prepare_return(whole, None)
@@ -169,7 +170,7 @@ class X8664Caller:
                 raise Postponed(self._target.process.pid, "SignalArrived")
         whole.rax = rest.done + max(0, signed(self._read_registers().rax))
         self._target.give_back = lambda: ptrace.set_registers(self._tid, whole)
-        raise self._leave("Busy", "it was in a transfer")
+        return whole
 
     def _prepare_return(self, found: Registers, own_call: str | None) -> SignalFrame | None:
         """Write the signal frame; None where there is no place or no way for it.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel.population.kinds import STOP, Kind
-from ksm_operator.agent.obey import ENROL_DELAYS
+from ksm_operator.agent.obey import ENROL_DELAYS, RELEASE_PAUSE
 from ksm_operator.kernel import (
     AlreadyMergeable,
     Helper,
@@ -161,7 +161,8 @@ class Injection:
         """Try again, with the pauses of the agent."""
         self.reasons.append(reason)
         self.tries += 1
-        self.due = time.monotonic() + ENROL_DELAYS[min(self.tries, len(ENROL_DELAYS) - 1)]
+        enrol_pause = ENROL_DELAYS[min(self.tries, len(ENROL_DELAYS) - 1)]
+        self.due = time.monotonic() + (enrol_pause if self.on else RELEASE_PAUSE)
 
     def is_late(self) -> bool:
         """It took longer than it may."""
