@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ksm_operator.kernel import Process
 
-RUNS: Final = 3
+RUNS: Final = 5
 DENSE_MIB: Final = 1024
 RESERVED_GIB: Final = 256
 MOST_MS: Final = 5.0

@@ -125,7 +125,7 @@ def main() -> None:
             print(table(f"the same with {mappings:,} further mappings", [ours, least]))
             print(ratio(ours, least))
         with hogs(HOGS):
-            ours, least = compare(folder, 0, RUNS // 3, ahead=False)
+            ours, least = compare(folder, 0, RUNS // 10, ahead=False)
             title = f"the same with under 200 mappings, among {HOGS} programs that spin"
             print(table(title, [ours, least]))
         print(ratio(ours, least))
