@@ -205,9 +205,11 @@ def _unit(one: VirtualNode, service: Service) -> str:
     path = ":".join([*map(str, service.search_path), "/usr/sbin", "/usr/bin"])
     return (
         # Without what systemd starts for people and devices: nobody logs in here.
-        f"[Unit]\nDefaultDependencies=no\n{before}"
+        # However slow the machine is, it goes on trying.
+        f"[Unit]\nDefaultDependencies=no\nStartLimitIntervalSec=0\n{before}"
         f"[Service]\nExecStart={' '.join(command)}\n"
         f"Environment=PATH={path} HOME=/root\n"
-        "StandardOutput=tty\nStandardError=tty\nRestart=always\nRestartSec=1\n"
+        "StandardOutput=tty\nStandardError=tty\n"
+        "Restart=always\nRestartSec=1\nTimeoutStartSec=infinity\n"
         + "".join(f"{line}\n" for line in details)
     )
