@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
+from kernel.calls import get_merge
 from ksm_operator.kernel import KernelError, Process
+from ksm_operator.kernel.alarm import Alarm
 from ksm_operator.kernel.attached import Attached
 from ksm_operator.kernel.blocking import Suitability
-from ksm_operator.kernel.enrol import get_merge
 from ksm_operator.kernel.procfs import PROC
 from ksm_operator.kernel.threads import Candidate
 from ksm_operator.kernel.tracer import OPTIONS
@@ -48,8 +50,9 @@ class BlindVisit:
 
     def _run(self, target: Attached, act: Callable[[Attached], None]) -> None:
         target.seize(OPTIONS)
-        try:
-            act(target)
-            target.leave()
-        except KernelError as error:
-            self.error = error
+        with closing(Alarm()) as alarm, alarm.running():
+            try:
+                act(target)
+                target.leave()
+            except KernelError as error:
+                self.error = error

@@ -22,9 +22,9 @@ from ksm_operator.kernel import (
     read_vmas,
     release,
     relieve,
-    restore_own,
 )
-from ksm_operator.kernel.madvise import own_ranges, without
+from ksm_operator.kernel.marks import own_ranges
+from ksm_operator.kernel.ranges import without
 from ksm_operator.kernel.steps import run
 from support import kernel
 
@@ -209,19 +209,19 @@ def test_marks_of_the_programs_own_come_back(
     marking = SHARER.replace("def content", "area.madvise(12)\ndef content")
     sharer = sharers(start, marking)
     members = [(below, sharer(SIZE, below)) for below in map(cgroup.child, ("one", "two"))]
-    intents = {}
+    marks = {}
     for _, target in members:
         intent = prepare(target.process, probe())
         assert isinstance(intent, Intent)
-        intents[target] = intent
-        assert sum(each.size for each in intent.own) >= SIZE * MIB
+        marks[target] = intent.marks
+        assert sum(each.size for each in intent.marks.own) >= SIZE * MIB
         carry_out(intent, tracer)
     wait_until(lambda: all(merged(one) >= (SIZE - 1) * MIB for _, one in members), "merged")
     kernel.write_setting("run", 0)
     pods = Pods(members)
     pods.limit(LIMIT)
     assert guard(pods.paying, pods.sharing).given_back
-    own = intents[pods.sharing].own
-    assert without(own, own_ranges(read_vmas(pods.sharing.process))), "some of it was broken"
-    assert release(pods.sharing.process, tracer, lambda: None).done
-    assert restore_own(pods.sharing.process, tracer, own) == own
+    known = marks[pods.sharing]
+    assert without(known.own, own_ranges(read_vmas(pods.sharing.process))), "some of it was broken"
+    assert release(pods.sharing.process, tracer, lambda: None, marks=known).done
+    assert own_ranges(read_vmas(pods.sharing.process)) == known.own

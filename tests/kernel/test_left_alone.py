@@ -11,10 +11,11 @@ import pytest
 
 from kernel.blind import BlindVisit, run_on
 from kernel.blocking_calls import read_outcome
+from kernel.calls import get_merge
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from ksm_operator.kernel import Hierarchy, Postponed, Process, Tracer, find_process
 from ksm_operator.kernel.attached import StillAttached
-from ksm_operator.kernel.enrol import get_merge, set_merge
+from ksm_operator.kernel.enrol import set_merge
 from support import kernel
 
 POLLING_RING = """
