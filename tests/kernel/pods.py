@@ -57,7 +57,7 @@ def kill_log(hierarchy: Hierarchy, cgroup: Cgroup) -> list[str]:
     """What the kernel's log says of kills for the limit of this cgroup, or in it."""
     name = hierarchy.name(cgroup.directory)
     fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    found = []
+    found: list[str] = []
     try:
         while True:
             try:

@@ -108,6 +108,7 @@ def restarted(start: Start, pods: Pods) -> Target:
     wait_until(lambda: not procs.read_text(), "the payer is empty")
     pods.payer.remove()
     again = Cgroup(pod_of(pods.payer) / "again", pods.payer.version)
+    again.directory.mkdir()
     return sharers(start)(SIZE, again, ready=False)
 
 

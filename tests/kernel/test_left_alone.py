@@ -156,7 +156,9 @@ def own_cgroup(controller: str) -> Cgroup:
     ]
     if not places:
         pytest.skip(f"needs mount -t cgroup -o {controller} none /sys/fs/cgroup/{controller}")
-    return Cgroup(Path(places[0]) / f"ksm-test-{os.getpid()}", 1)
+    made = Cgroup(Path(places[0]) / f"ksm-test-{os.getpid()}", 1)
+    made.directory.mkdir()
+    return made
 
 
 @pytest.fixture

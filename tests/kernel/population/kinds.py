@@ -104,12 +104,11 @@ def c_kinds(programs: Programs) -> list[Kind]:
 
 def runtime_kinds(programs: Programs) -> list[Kind]:
     """Programs of Go, Java, Node and Python."""
-    commands = {
+    commands: dict[str, tuple[str, ...]] = {
         f"go {name}": (str(programs.folder / "go-workload"), name, STOP)
         for name in ("idle", "ticking", "busy", "http")
     }
-    java = (programs.java, "-Xmx64m", "-cp", str(programs.folder), "Workload", STOP)
-    commands["java"] = java
+    commands["java"] = (programs.java, "-Xmx64m", "-cp", str(programs.folder), "Workload", STOP)
     commands["node"] = (programs.node, str(programs.scripts / "workload.js"), STOP)
     for name in ("threads", "streams"):
         commands[f"python {name}"] = ("python3", str(programs.scripts / f"{name}.py"), STOP)

@@ -47,7 +47,9 @@ async def main() -> None:
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     print("ready", flush=True)
-    *counts, _ = await asyncio.gather(*(ask(port, seed) for seed in range(6)), programs())
+    counts, _ = await asyncio.gather(
+        asyncio.gather(*(ask(port, seed) for seed in range(6))), programs()
+    )
     server.close()
     print(f"whole {sum(counts)}", flush=True)
 
