@@ -166,7 +166,8 @@ def test_a_sharer_gives_no_more_than_it_has_room_for(
     pods.sharer.limit(pods.sharer.usage() + 16 * MIB)
     with no_kill(hierarchy, pods.payer, pods.sharer):
         relief = guard(pods.paying, pods.sharing)
-        assert 4 * MIB < relief.given_back[pods.sharing.process] < 16 * MIB
+        # Its clean page cache is room too, and pages that it pays for itself cost nothing.
+        assert 4 * MIB < relief.given_back[pods.sharing.process] < SIZE * MIB // 2
         assert hierarchy.name(pods.payer.directory) in below(relief, hierarchy, cgroup)
         assert intact(pods.sharing)
         pods.sharer.limit(LIMIT * MIB)
