@@ -25,6 +25,9 @@ MOST_THREADS: Final = 256
 ENOUGH: Final = 16
 """Waiting threads among which the best is taken."""
 
+MOST_ARGUMENTS: Final = 6
+"""Of a system call, which is how many the kernel prints of every one."""
+
 SAMPLES: Final = 8
 SAMPLE_PAUSE_SECONDS: Final = 0.0005
 
@@ -84,8 +87,10 @@ def parse_syscall(text: str) -> tuple[int, tuple[int, ...]] | None:
         return None
     if not words:
         raise ValueError("empty")
-    number = int(words[0])
-    return number, tuple(int(word, 16) for word in words[1:7])
+    number, arguments = int(words[0]), tuple(int(word, 16) for word in words[1:7])
+    if number >= 0 and len(arguments) < MOST_ARGUMENTS:
+        raise ValueError(f"{len(arguments)} arguments")
+    return number, arguments
 
 
 def judge(
