@@ -170,6 +170,20 @@ static long on_foreign_stack(const char *name)
 	return foreign_answer;
 }
 
+/* epoll_wait takes no signal mask, and passes over it. */
+static long epoll_endless(long number)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 };
+	int fds[2], fd = epoll_create1(0);
+	pipe(fds);
+	epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event);
+	after(fds[1], "some words");
+	memset(&event, 0, sizeof event);
+	long n = MEASURED(checked(number, fd, &event, 1, -1, NULL, 8));
+	extra = event.data.u64;
+	return n;
+}
+
 #ifdef SYS_poll
 /* Calls that newer machines do without. */
 static long run_old(const char *name)
@@ -190,17 +204,8 @@ static long run_old(const char *name)
 		struct timeval v = { wait_ms / 1000, (wait_ms % 1000) * 1000 };
 		return MEASURED(checked(SYS_select, 0, NULL, NULL, NULL, &v));
 	}
-	if (!strcmp(name, "epoll_wait_endless")) {
-		struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 };
-		int fd = epoll_create1(0);
-		pipe(fds);
-		epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event);
-		after(fds[1], "some words");
-		memset(&event, 0, sizeof event);
-		long n = MEASURED(checked(SYS_epoll_wait, fd, &event, 1, -1));
-		extra = event.data.u64;
-		return n;
-	}
+	if (!strcmp(name, "epoll_wait_endless"))
+		return epoll_endless(SYS_epoll_wait);
 	if (!strcmp(name, "poll_endless")) {
 		pipe(fds);
 		after(fds[1], "some words");
@@ -288,17 +293,8 @@ static long run(const char *name, const char *path)
 	}
 	if (!strcmp(name, "clock_nanosleep_relative"))
 		return MEASURED(checked(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &t, NULL));
-	if (!strcmp(name, "epoll_pwait_endless")) {
-		struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 };
-		int fd = epoll_create1(0);
-		pipe(fds);
-		epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event);
-		after(fds[1], "some words");
-		memset(&event, 0, sizeof event);
-		long n = MEASURED(checked(SYS_epoll_pwait, fd, &event, 1, -1, NULL, 8));
-		extra = event.data.u64;
-		return n;
-	}
+	if (!strcmp(name, "epoll_pwait_endless"))
+		return epoll_endless(SYS_epoll_pwait);
 	if (!strcmp(name, "ppoll_endless")) {
 		pipe(fds);
 		after(fds[1], "some words");

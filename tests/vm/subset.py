@@ -88,21 +88,41 @@ KILLED_ON_7 = killed_in(
     *("read_timeout", "accept_timeout", "waitid", "rt_sigtimedwait", "msgrcv", "mq_timedreceive"),
 )
 
+ENROLLED_AND_RELEASED = (
+    "test_enrol.py::test_children_inherit",
+    "test_enrol.py::test_locked_memory_is_refused",
+    "test_enrol.py::test_madvise_of_its_own_is_left_alone",
+    "test_enrol.py::test_other_languages_and_shells",
+    "test_release.py::test_pages_merge_and_come_back",
+    "test_release.py::test_release_of_one_that_never_merged",
+    "test_release.py::test_no_headroom_touches_nothing",
+    "test_release.py::test_a_cgroup_without_room_is_not_killed",
+)
+"""What of enrolment and release could depend on the size of a page or on the machine."""
+
 SUBSETS: dict[str, tuple[str, ...]] = {
     "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE),
     "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL, "test_duplicates.py", "test_madvise.py"),
     "7": (
         *(*ANYWHERE, *FANOTIFY, *PRCTL),
         "test_duplicates.py",
+        "test_frozen.py",
         "test_node_command.py",
         "test_remote.py::test_call_ends_as_if_nothing_had_been",
     ),
     "aarch64-6.12": (
-        *(*ANYWHERE, *CANNOT, *FANOTIFY),
+        *(*ANYWHERE, *CANNOT, *FANOTIFY, *ENROLLED_AND_RELEASED),
         "test_duplicates.py",
         *KILLED_ON_6_12,
     ),
-    "aarch64-7": (*REMOTE, *KILLED_ON_7),
+    "aarch64-7": ("test_frozen.py", *REMOTE, *KILLED_ON_7),
+    "aarch64-16k": (
+        "test_probe.py::test_feature",
+        "test_probe.py::test_method",
+        "test_probe.py::test_headroom_of_a_limited_cgroup",
+        *CANNOT,
+        *ENROLLED_AND_RELEASED,
+    ),
 }
 
 X86_64_ONLY = tuple(

@@ -103,6 +103,7 @@ def test_arguments_decide(call: tuple[str, *tuple[int, ...]], expected: Suitabil
         ("S", 0x200000, "x", "KernelWorker"),
         ("S", 0, "seccomp_do_user_notification.isra.0", "SeccompNotification"),
         ("S", 0, "do_freezer_trap", "Frozen"),
+        ("S", 0, "get_signal", "Frozen"),
     ],
 )
 def test_threads_that_are_left_alone(state: str, flags: int, channel: str, reason: str) -> None:
