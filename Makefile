@@ -15,6 +15,8 @@ RUN := $(UV) run --no-sync
 PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 LOCAL_CLUSTER := $(PYTHON) hack/local-cluster
 PYTEST_ARGS ?=
+# Nodes with other kernels that `cluster-up` adds, or that `cluster-down` takes away: vm:7,vm:6.12
+NODES ?=
 # Where `make demo` runs: `local`, or `current` for the cluster that kubectl points to.
 CLUSTER ?= local
 
@@ -72,6 +74,10 @@ test-cluster: setup ## The cluster tier, on the local cluster
 test-vm: setup ## The vm tier: the kernel tier on other kernels, in QEMU
 	$(RUN) pytest tests/vm $(PYTEST_ARGS)
 
+.PHONY: soak
+soak: setup needs ## Over 10,000 visits to programs that check themselves (root; half an hour)
+	$(RUN) pytest -m soak -s tests/kernel $(PYTEST_ARGS)
+
 ##@ Benchmarks
 
 .PHONY: bench-kernel
@@ -85,12 +91,12 @@ image: ## Build localhost/ksm-operator:dev and load it into the local cluster if
 	@$(PYTHON) hack/image >/dev/null
 
 .PHONY: cluster-up
-cluster-up: ## Bring up a real Kubernetes on this machine (first time: about 14 min on 2 cores)
-	@$(LOCAL_CLUSTER) up
+cluster-up: ## Bring up a real Kubernetes on this machine (first time: about 14 min); NODES=vm:7 adds a node
+	@$(LOCAL_CLUSTER) up $(if $(NODES),--nodes "$(NODES)")
 
 .PHONY: cluster-down
 cluster-down: ## Take it down and leave nothing but the cache
-	@$(LOCAL_CLUSTER) down
+	@$(LOCAL_CLUSTER) down $(if $(NODES),--nodes "$(NODES)")
 
 .PHONY: cluster-status
 cluster-status: ## Say what of it runs

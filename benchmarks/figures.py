@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,8 +38,17 @@ class Row:
 
 
 def table(title: str, rows: Iterable[Row]) -> str:
-    """Return a Markdown table: median, p99, largest, and how often each was measured."""
-    lines = [f"### {title}", "", "| what | median | p99 | max | runs |", "|---|---|---|---|---|"]
+    """Return a Markdown table: median, p99, largest, and how often each was measured.
+
+    The load average stands beside the title: what waits for a CPU has its share in each figure.
+    """
+    lines = [
+        f"### {title}",
+        f"Load average of the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs.",
+        "",
+        "| what | median | p99 | max | runs |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
         numbers = " | ".join(
             f"{value:,.{_decimals(value)}f} {row.unit}"
@@ -48,9 +58,12 @@ def table(title: str, rows: Iterable[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
-def ratio(ours: Row, other: Row) -> str:
-    """Say how the medians compare."""
-    return f"{ours.what}: {ours.median / other.median:.4g} x {other.what} (medians)."
+def verdict(what: str, value: float, target: float, unit: str) -> str:
+    """Say whether a target is met (at most this much), or by how much it is missed."""
+    figures = f"{value:,.4g} {unit}, target at most {target:,.4g} {unit}"
+    if value <= target:
+        return f"met: {what}: {figures}."
+    return f"MISSED: {what}: {figures}, {value / target:.2g} times as much."
 
 
 def _decimals(value: float) -> int:

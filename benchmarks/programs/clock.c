@@ -1,4 +1,5 @@
-/* Spins on the clock and writes the longest time that it did not run to a shared page.
+/* Spins on the clock and writes the longest time that it did not run, and the time of its last
+ * look, to a shared page.
  * usage: clock SHARED_FILE MAPPINGS */
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -33,6 +34,7 @@ int main(int argc, char **argv) {
         uint64_t after = now();
         if (after - before > atomic_load_explicit(longest, memory_order_relaxed))
             atomic_store_explicit(longest, after - before, memory_order_relaxed);
+        atomic_store_explicit(longest + 1, after, memory_order_release);
         before = after;
     }
 }

@@ -1,5 +1,5 @@
 /* Holds memory whose every page differs from the next, and meanwhile a second thread maps and
- * touches a page again and again and writes the longest time of each to a shared page.
+ * touches a page ten thousand times a second and writes the longest time of each to a shared page.
  * usage: stall SHARED_FILE DENSE_MIB RESERVED_GIB */
 #include <fcntl.h>
 #include <pthread.h>
@@ -35,6 +35,7 @@ static void *probe(void *unused) {
         munmap(page, 4096);
         note(0, mapped - start);
         note(1, touched - mapped);
+        usleep(100);
     }
     return 0;
 }

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "vm"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "local-cluster"))
 
 from builder import BASE, Build
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         with only_one():
             archive = build.run(say)
             if not chosen.no_load and cluster.exists() and images.is_answering(NODE):
-                images.load(NODE, archive)
+                cluster.load(archive)
                 say(f"{chosen.name} is in the local cluster")
     except LocalClusterError as error:
         say(f"error: {error}")

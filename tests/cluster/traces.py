@@ -9,14 +9,16 @@ _NUMBER = os.environ.get("KSM_LOCAL_CLUSTER", "0")
 CLUSTER = f"ksm-operator-local{'' if _NUMBER == '0' else _NUMBER}"
 """The local cluster's name: of its folders, and of its subtree in every cgroup hierarchy."""
 LINKS = "ksm-local-" if _NUMBER == "0" else f"ksm-local{_NUMBER}-"
+ADDRESSES = f"10.99.{_NUMBER}."
 
 
 def traces() -> dict[str, list[str]]:
-    """Mounts, cgroups, network links and programs of the local cluster and of everything in it."""
+    """Mounts, cgroups, links, addresses and programs of the local cluster and all that is in it."""
     return {
         "mounts": sorted(set(_mounts())),
         "cgroups": sorted(str(folder) for folder in _cgroups()),
         "links": sorted(_links()),
+        "addresses": sorted(_addresses()),
         "programs": sorted(_programs()),
     }
 
@@ -38,6 +40,18 @@ def _links() -> list[str]:
     )
     names = [str(link["ifname"]) for link in json.loads(shown.stdout)]
     return [name for name in names if name.startswith(LINKS)]
+
+
+def _addresses() -> list[str]:
+    """What this machine takes for its own; for virtual nodes it is more than what links show."""
+    shown = subprocess.run(
+        ["ip", "-json", "route", "show", "table", "local"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [str(route["dst"]) for route in json.loads(shown.stdout)]
+    return [address for address in found if address.startswith(ADDRESSES)]
 
 
 def _programs() -> list[str]:

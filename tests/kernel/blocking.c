@@ -1,14 +1,17 @@
 /* Blocks once in the system call named on the command line, then says what it answered.
  *
- * Prints "ready", makes the call, prints "RESULT ERRNO MILLISECONDS EXTRA STATE". A child or a timer
- * ends the waits that have no timeout of their own. EXTRA is a checksum where there is data. STATE
- * is "whole", or names a part of the thread's state that came back changed. With "interruptible" as
- * second argument everything waits for SIGUSR1, whose handler ends it. */
+ * Prints "ready", makes the call, prints "RESULT ERRNO MILLISECONDS EXTRA HANDLED STATE". A child or
+ * a timer ends the waits that have no timeout of their own. EXTRA is a checksum where there is data.
+ * HANDLED counts signals handled since the call: with "interrupt" or "restart" (SA_RESTART) as its
+ * second argument it gets one half-way. STATE is "whole", or names a part of the thread's state that
+ * came back changed. With "interruptible" as second argument everything waits for SIGUSR1, whose
+ * handler ends it. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <mqueue.h>
 #include <poll.h>
@@ -29,6 +32,7 @@
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
@@ -94,6 +98,28 @@ static void handler(int number)
 	extra = number;
 }
 
+static volatile sig_atomic_t handled;
+
+static void count_signal(int number)
+{
+	(void)number;
+	handled++;
+}
+
+/* One signal for this thread, half-way through its wait. */
+static void interrupt_later(int flags)
+{
+	struct sigaction action = { .sa_handler = count_signal, .sa_flags = flags };
+	sigaction(SIGUSR2, &action, NULL);
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR2 };
+	event._sigev_un._tid = gettid();
+	timer_t timer;
+	if (timer_create(CLOCK_MONOTONIC, &event, &timer))
+		die("timer_create");
+	struct itimerspec in = { .it_value = { 0, wait_ms / 2 * 1000000 } };
+	timer_settime(timer, 0, &in, NULL);
+}
+
 static void alarm_later(void)
 {
 	struct sigaction action = { .sa_handler = handler };
@@ -113,8 +139,11 @@ static long total(const char *data, ssize_t length)
 	return sum;
 }
 
+static int handled_before;
+
 static void ready(void)
 {
+	handled_before = handled;
 	printf("ready\n");
 	fflush(stdout);
 }
@@ -130,11 +159,72 @@ static void *hold_condition(void *mutex)
 	return NULL;
 }
 
-static void receive_timeout(int fd)
+static void socket_timeout(int fd, int option)
 {
 	struct timeval t = { wait_ms / 1000, (wait_ms % 1000) * 1000 };
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t))
+	if (setsockopt(fd, SOL_SOCKET, option, &t, sizeof t))
 		die("setsockopt");
+}
+
+static int listener(struct sockaddr_un *address, socklen_t *length)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	*length = sizeof *address;
+	if (bind(fd, (struct sockaddr *)address, sizeof(sa_family_t)) || listen(fd, 0) ||
+	    getsockname(fd, (struct sockaddr *)address, length))
+		die("listen");
+	return fd;
+}
+
+/* A socket to be connected where there is no room: the listener's queue holds one. */
+static int late_comer(const struct sockaddr_un *address, socklen_t length)
+{
+	int first = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (connect(first, (const struct sockaddr *)address, length))
+		die("connect");
+	return socket(AF_UNIX, SOCK_STREAM, 0);
+}
+
+/* A ring that is asked to poll a descriptor; its completion has 77 for user_data. */
+struct ring {
+	int fd;
+	uint32_t *tail;
+	struct io_uring_cqe *completions;
+};
+
+static struct ring polling_ring(int polled)
+{
+	struct io_uring_params params = { 0 };
+	struct ring ring = { .fd = syscall(SYS_io_uring_setup, 4, &params) };
+	if (ring.fd < 0)
+		die("io_uring_setup");
+	char *rings = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring.fd,
+			   IORING_OFF_SQ_RING);
+	struct io_uring_sqe *entries = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+					    MAP_SHARED | MAP_POPULATE, ring.fd, IORING_OFF_SQES);
+	if (rings == MAP_FAILED || entries == MAP_FAILED)
+		die("mmap of a ring");
+	entries[0] = (struct io_uring_sqe){ .opcode = IORING_OP_POLL_ADD,
+					    .fd = polled,
+					    .poll32_events = POLLIN,
+					    .user_data = 77 };
+	*(uint32_t *)(rings + params.sq_off.array) = 0;
+	__atomic_store_n((uint32_t *)(rings + params.sq_off.tail), 1, __ATOMIC_RELEASE);
+	if (syscall(SYS_io_uring_enter, ring.fd, 1, 0, 0, NULL, 0) != 1)
+		die("io_uring_enter");
+	ring.tail = (uint32_t *)(rings + params.cq_off.tail);
+	ring.completions = (struct io_uring_cqe *)(rings + params.cq_off.cqes);
+	return ring;
+}
+
+static void *hold_priority_lock(void *word)
+{
+	struct timespec t = span();
+	__atomic_store_n((uint32_t *)word, gettid(), __ATOMIC_RELEASE);
+	nanosleep(&t, NULL);
+	syscall(SYS_futex, word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0);
+	return NULL;
 }
 
 /* A stack as a runtime of its own has them: nothing that the kernel or libc knows of. */
@@ -170,8 +260,8 @@ static long on_foreign_stack(const char *name)
 	return foreign_answer;
 }
 
-/* epoll_wait takes no signal mask, and passes over it. */
-static long epoll_endless(long number)
+/* epoll_wait takes no signal mask, and passes over it. No end is -1, or no pointer to a time. */
+static long epoll_endless(long number, long timeout)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 };
 	int fds[2], fd = epoll_create1(0);
@@ -179,7 +269,7 @@ static long epoll_endless(long number)
 	epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event);
 	after(fds[1], "some words");
 	memset(&event, 0, sizeof event);
-	long n = MEASURED(checked(number, fd, &event, 1, -1, NULL, 8));
+	long n = MEASURED(checked(number, fd, &event, 1, timeout, NULL, 8));
 	extra = event.data.u64;
 	return n;
 }
@@ -205,13 +295,23 @@ static long run_old(const char *name)
 		return MEASURED(checked(SYS_select, 0, NULL, NULL, NULL, &v));
 	}
 	if (!strcmp(name, "epoll_wait_endless"))
-		return epoll_endless(SYS_epoll_wait);
+		return epoll_endless(SYS_epoll_wait, -1);
 	if (!strcmp(name, "poll_endless")) {
 		pipe(fds);
 		after(fds[1], "some words");
 		struct pollfd one = { .fd = fds[0], .events = POLLIN };
 		long n = MEASURED(checked(SYS_poll, &one, 1, -1));
 		extra = one.revents;
+		return n;
+	}
+	if (!strcmp(name, "select_endless")) {
+		fd_set readable;
+		pipe(fds);
+		FD_ZERO(&readable);
+		FD_SET(fds[0], &readable);
+		after(fds[1], "some words");
+		long n = MEASURED(checked(SYS_select, fds[0] + 1, &readable, NULL, NULL, NULL));
+		extra = n > 0 && FD_ISSET(fds[0], &readable);
 		return n;
 	}
 	if (!strcmp(name, "pause")) {
@@ -294,7 +394,9 @@ static long run(const char *name, const char *path)
 	if (!strcmp(name, "clock_nanosleep_relative"))
 		return MEASURED(checked(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &t, NULL));
 	if (!strcmp(name, "epoll_pwait_endless"))
-		return epoll_endless(SYS_epoll_pwait);
+		return epoll_endless(SYS_epoll_pwait, -1);
+	if (!strcmp(name, "epoll_pwait2_endless"))
+		return epoll_endless(SYS_epoll_pwait2, 0);
 	if (!strcmp(name, "ppoll_endless")) {
 		pipe(fds);
 		after(fds[1], "some words");
@@ -360,20 +462,19 @@ static long run(const char *name, const char *path)
 	}
 	if (!strcmp(name, "recv_timeout")) {
 		socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
-		receive_timeout(fds[0]);
+		socket_timeout(fds[0], SO_RCVTIMEO);
 		return MEASURED(checked(SYS_recvfrom, fds[0], data, sizeof data));
 	}
 	if (!strcmp(name, "read_timeout")) {
 		socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
-		receive_timeout(fds[0]);
+		socket_timeout(fds[0], SO_RCVTIMEO);
 		return MEASURED(checked(SYS_read, fds[0], data, sizeof data));
 	}
 	if (!strcmp(name, "accept_timeout")) {
-		int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-		struct sockaddr_un address = { .sun_family = AF_UNIX };
-		bind(fd, (struct sockaddr *)&address, sizeof(sa_family_t));
-		listen(fd, 1);
-		receive_timeout(fd);
+		struct sockaddr_un address;
+		socklen_t length;
+		int fd = listener(&address, &length);
+		socket_timeout(fd, SO_RCVTIMEO);
 		return MEASURED(checked(SYS_accept, fd, NULL, NULL));
 	}
 	if (!strcmp(name, "wait4")) {
@@ -381,7 +482,7 @@ static long run(const char *name, const char *path)
 		int status = 0;
 		long found = MEASURED(checked(SYS_wait4, child, &status, 0, NULL));
 		extra = WEXITSTATUS(status);
-		return found == child;
+		return found == child ? 1 : found;
 	}
 	if (!strcmp(name, "waitid")) {
 		pid_t child = after(-1, NULL);
@@ -454,6 +555,167 @@ static long run(const char *name, const char *path)
 		syscall(SYS_io_setup, 1, &context);
 		return MEASURED(checked(SYS_io_getevents, context, 1, 1, &event, &t));
 	}
+	if (!strcmp(name, "futex_pi")) {
+		uint32_t *word = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		pthread_t other;
+		pthread_create(&other, NULL, hold_priority_lock, word);
+		while (!__atomic_load_n(word, __ATOMIC_ACQUIRE))
+			sched_yield();
+		long n = MEASURED(checked(SYS_futex, word, FUTEX_LOCK_PI, 0, NULL));
+		extra = (*word & FUTEX_TID_MASK) == (uint32_t)gettid();
+		return n;
+	}
+	if (!strcmp(name, "futex_waitv")) {
+		uint32_t word = 5;
+		struct futex_waitv one = { .val = 5, .uaddr = (uintptr_t)&word, .flags = FUTEX_32 };
+		struct timespec until;
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += 1;
+		return MEASURED(checked(SYS_futex_waitv, &one, 1, 0, &until, CLOCK_MONOTONIC));
+	}
+	if (!strcmp(name, "recvmsg")) {
+		socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
+		after(fds[1], "from afar");
+		struct iovec vector = { data, sizeof data };
+		struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
+		long n = MEASURED(checked(SYS_recvmsg, fds[0], &message, 0));
+		extra = total(data, n);
+		return n;
+	}
+	if (!strcmp(name, "accept")) {
+		struct sockaddr_un address;
+		socklen_t length;
+		int fd = listener(&address, &length);
+		if (!fork()) {
+			nanosleep(&t, NULL);
+			int peer = socket(AF_UNIX, SOCK_STREAM, 0);
+			_exit(connect(peer, (struct sockaddr *)&address, length) ? 1 : 0);
+		}
+		long accepted = MEASURED(checked(SYS_accept4, fd, NULL, NULL, SOCK_CLOEXEC));
+		return accepted > 0 ? 1 : accepted;
+	}
+	if (!strcmp(name, "connect") || !strcmp(name, "connect_timeout")) {
+		struct sockaddr_un address;
+		socklen_t length;
+		int fd = listener(&address, &length), late = late_comer(&address, length);
+		if (!strcmp(name, "connect_timeout"))
+			socket_timeout(late, SO_SNDTIMEO);
+		else if (!fork()) {
+			nanosleep(&t, NULL);
+			_exit(accept(fd, NULL, NULL) < 0);
+		}
+		return MEASURED(checked(SYS_connect, late, &address, length));
+	}
+	if (!strcmp(name, "rt_sigtimedwait_endless")) {
+		sigaddset(&set, SIGALRM);
+		sigprocmask(SIG_BLOCK, &set, NULL);
+		alarm_later();
+		return MEASURED(checked(SYS_rt_sigtimedwait, &set, NULL, NULL, 8));
+	}
+	if (!strcmp(name, "semop")) {
+		int semaphores = semget(IPC_PRIVATE, 1, 0600);
+		struct sembuf take = { 0, -1, 0 }, give = { 0, 1, 0 };
+		if (!fork()) {
+			nanosleep(&t, NULL);
+			_exit(semop(semaphores, &give, 1) ? 1 : 0);
+		}
+		long n = MEASURED(checked(SYS_semop, semaphores, &take, 1));
+		int error = errno;
+		semctl(semaphores, 0, IPC_RMID);
+		errno = error;
+		return n;
+	}
+	if (!strcmp(name, "msgsnd")) {
+		int messages = msgget(IPC_PRIVATE, 0600);
+		struct { long kind; char text[8]; } message = { 1, "hello" };
+		struct msqid_ds queue;
+		msgctl(messages, IPC_STAT, &queue);
+		queue.msg_qbytes = 8;
+		if (msgctl(messages, IPC_SET, &queue) || msgsnd(messages, &message, 8, 0))
+			die("msgsnd");
+		if (!fork()) {
+			nanosleep(&t, NULL);
+			_exit(msgrcv(messages, &message, 8, 0, 0) != 8);
+		}
+		long n = MEASURED(checked(SYS_msgsnd, messages, &message, 8, 0));
+		int error = errno;
+		msgctl(messages, IPC_RMID, NULL);
+		errno = error;
+		return n;
+	}
+	if (!strcmp(name, "mq_timedsend")) {
+		struct mq_attr attributes = { .mq_maxmsg = 1, .mq_msgsize = 8 };
+		snprintf(data, sizeof data, "/ksm-test-%d", getpid());
+		mqd_t messages = mq_open(data, O_CREAT | O_RDWR, 0600, &attributes);
+		mq_unlink(data);
+		if (mq_send(messages, "hello", 5, 0))
+			die("mq_send");
+		struct timespec until;
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += 1;
+		return MEASURED(checked(SYS_mq_timedsend, messages, data, 5, 0, &until));
+	}
+	if (!strcmp(name, "fcntl")) {
+		struct flock lock = { .l_type = F_WRLCK };
+		int fd = memfd_create("lock", 0);
+		pipe(fds);
+		if (!fork()) {
+			if (fcntl(fd, F_SETLK, &lock) || write(fds[1], "x", 1) != 1)
+				_exit(1);
+			nanosleep(&t, NULL);
+			_exit(0);
+		}
+		read(fds[0], data, 1);
+		return MEASURED(checked(SYS_fcntl, fd, F_SETLKW, &lock));
+	}
+	if (!strcmp(name, "openat")) {
+		snprintf(data, sizeof data, "/dev/shm/ksm-test-%d", getpid());
+		if (mkfifo(data, 0600))
+			die(data);
+		if (!fork()) {
+			nanosleep(&t, NULL);
+			_exit(open(data, O_WRONLY) < 0);
+		}
+		long opened = MEASURED(checked(SYS_openat, AT_FDCWD, data, O_RDONLY));
+		int error = errno;
+		unlink(data);
+		errno = error;
+		return opened > 0 ? 1 : opened;
+	}
+	if (!strcmp(name, "io_getevents_endless")) {
+		aio_context_t context = 0;
+		struct io_event event = { 0 };
+		pipe(fds);
+		struct iocb poll = { .aio_data = 77, .aio_lio_opcode = IOCB_CMD_POLL,
+				     .aio_fildes = fds[0], .aio_buf = POLLIN };
+		struct iocb *requests[] = { &poll };
+		syscall(SYS_io_setup, 1, &context);
+		if (syscall(SYS_io_submit, context, 1, requests) != 1)
+			die("io_submit");
+		after(fds[1], "some words");
+		long n = MEASURED(checked(SYS_io_getevents, context, 1, 1, &event, NULL));
+		extra = event.data;
+		return n;
+	}
+	if (!strcmp(name, "io_uring_enter")) {
+		pipe(fds);
+		struct ring ring = polling_ring(fds[0]);
+		struct __kernel_timespec limit = { .tv_nsec = wait_ms * 1000000 };
+		struct io_uring_getevents_arg waiting = { .ts = (uintptr_t)&limit };
+		return MEASURED(checked(SYS_io_uring_enter, ring.fd, 0, 1,
+					IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &waiting,
+					sizeof waiting));
+	}
+	if (!strcmp(name, "io_uring_enter_endless")) {
+		pipe(fds);
+		struct ring ring = polling_ring(fds[0]);
+		after(fds[1], "some words");
+		long n = MEASURED(checked(SYS_io_uring_enter, ring.fd, 0, 1,
+					  IORING_ENTER_GETEVENTS, NULL, 0));
+		extra = *ring.tail ? ring.completions[0].user_data : 0;
+		return n;
+	}
 	if (!strcmp(name, "strict")) {
 		/* Only read, write and exit are left to it: any other call kills. */
 		ready();
@@ -504,8 +766,12 @@ int main(int count, char **arguments)
 	/* Before any child or timer is started, so that nothing may end sooner than they say. */
 	started = now_ms();
 	errno = 0;
-	long result = run(arguments[1], count > 2 ? arguments[2] : NULL);
+	const char *second = count > 2 ? arguments[2] : "";
+	if (!strcmp(second, "interrupt") || !strcmp(second, "restart"))
+		interrupt_later(!strcmp(second, "restart") ? SA_RESTART : 0);
+	long result = run(arguments[1], second);
 	int error = result < 0 ? errno : 0;
-	printf("%ld %d %.0f %ld %s\n", result, error, now_ms() - started, extra, broken);
+	printf("%ld %d %.0f %ld %d %s\n", result, error, now_ms() - started, extra,
+	       handled - handled_before, broken);
 	return 0;
 }

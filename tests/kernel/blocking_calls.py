@@ -28,19 +28,21 @@ class Outcome(NamedTuple):
     Attributes:
         answer: as in `Case`.
         elapsed_ms: how long the call took.
+        handled: signals that a handler of the program saw meanwhile.
         state: `whole`, or what of the thread's state came back changed.
     """
 
     answer: tuple[int, int, int]
     elapsed_ms: int
+    handled: int
     state: str
 
 
 def read_outcome(line: str) -> Outcome:
     """Read the program's last line."""
     *numbers, state = line.split()
-    result, error, elapsed, extra = map(int, numbers)
-    return Outcome((result, error, extra), elapsed, state)
+    result, error, elapsed, extra, handled = map(int, numbers)
+    return Outcome((result, error, extra), elapsed, handled, state)
 
 
 NUMBERS = {name: number for number, name in this_machine().names.items()}
@@ -83,6 +85,23 @@ EVERY_CASE = (
     Case("rt_sigsuspend", "rt_sigsuspend", (-1, 4, 14)),
     Case("flock", "flock", (0, 0, 0)),
     Case("io_getevents", "io_getevents", (0, 0, 0)),
+    Case("epoll_pwait2_endless", "epoll_pwait2", (1, 0, 77)),
+    Case("select_endless", "select", (1, 0, 1)),
+    Case("futex_pi", "futex", (0, 0, 1)),
+    Case("futex_waitv", "futex_waitv", (-1, 110, 0)),
+    Case("recvmsg", "recvmsg", (9, 0, 878)),
+    Case("accept", "accept4", (1, 0, 0)),
+    Case("connect", "connect", (0, 0, 0)),
+    Case("connect_timeout", "connect", (-1, 11, 0)),
+    Case("rt_sigtimedwait_endless", "rt_sigtimedwait", (14, 0, 0)),
+    Case("semop", "semop", (0, 0, 0)),
+    Case("msgsnd", "msgsnd", (0, 0, 0)),
+    Case("mq_timedsend", "mq_timedsend", (-1, 110, 0)),
+    Case("fcntl", "fcntl", (0, 0, 0)),
+    Case("openat", "openat", (1, 0, 0)),
+    Case("io_getevents_endless", "io_getevents", (1, 0, 77)),
+    Case("io_uring_enter", "io_uring_enter", (-1, 62, 0)),
+    Case("io_uring_enter_endless", "io_uring_enter", (0, 0, 77)),
 )
 
 CASES = [case for case in EVERY_CASE if case.call in NUMBERS]

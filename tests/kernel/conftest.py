@@ -159,18 +159,19 @@ def hierarchy() -> Hierarchy:
 
 
 class Cgroup:
-    """A memory cgroup of our own, with either version's file names."""
+    """A memory cgroup, with either version's file names."""
 
     def __init__(self, directory: Path, version: int) -> None:
         self.directory = directory
         self.version = version
-        directory.mkdir()
 
     def child(self, name: str) -> "Cgroup":
         """One below it."""
         if self.version == 2:
             (self.directory / "cgroup.subtree_control").write_text("+memory")
-        return Cgroup(self.directory / name, self.version)
+        made = Cgroup(self.directory / name, self.version)
+        made.directory.mkdir()
+        return made
 
     def limit(self, number: int) -> None:
         """Set how many bytes it may use."""
@@ -218,6 +219,7 @@ def cgroup(ksm: None, hierarchy: Hierarchy) -> Iterator[Cgroup]:
     own = hierarchy.directory(os.getpid())
     above = own if hierarchy.version == 1 or own == hierarchy.mount else own.parent
     made = Cgroup(above / f"ksm-test-{os.getpid()}", hierarchy.version)
+    made.directory.mkdir()
     yield made
     made.remove()
 

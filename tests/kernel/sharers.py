@@ -29,14 +29,14 @@ for line in sys.stdin:
 Sharer = Callable[..., Target]
 
 
-def sharers(start: Start) -> Sharer:
+def sharers(start: Start, code: str = SHARER) -> Sharer:
     """What starts processes in a cgroup whose memory merges with each other's."""
     salt = secrets.token_hex(8)
 
-    def begin(mebibytes: int, cgroup: Cgroup) -> Target:
+    def begin(mebibytes: int, cgroup: Cgroup, *, ready: bool = True) -> Target:
         # It starts in the cgroup, so that every page of it is charged there.
         procs = cgroup.directory / "cgroup.procs"
-        words = [sys.executable, "-u", "-c", SHARER, str(mebibytes), salt]
-        return start("sh", "-c", f'echo $$ > "{procs}"; exec "$@"', "sh", *words)
+        words = [sys.executable, "-u", "-c", code, str(mebibytes), salt]
+        return start("sh", "-c", f'echo $$ > "{procs}"; exec "$@"', "sh", *words, ready=ready)
 
     return begin

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import pytest
 
 from kernel.blocking_calls import CASES, LEAST_MS, Case, read_outcome
+from kernel.calls import get_merge
 from kernel.conftest import Start, Target, wait_until
 from kernel.outer_tracer import Death, visit_and_die
 from ksm_operator.kernel import Postponed, Syscall, Tracer, ptrace
-from ksm_operator.kernel.enrol import get_merge, set_merge
+from ksm_operator.kernel.enrol import set_merge
 from support import kernel
 
 ARGUMENTS = {
@@ -26,10 +27,11 @@ LEAST_DEATHS = 10
 MOST_FAILURES = 10
 
 SEES_EINTR = {
-    *("epoll_wait", "epoll_pwait", "epoll_pwait2", "io_getevents"),
-    *("epoll_wait_endless", "epoll_pwait_endless"),
-    *("recv_timeout", "read_timeout", "accept_timeout"),
-    *("rt_sigtimedwait", "semtimedop"),
+    *("epoll_wait", "epoll_pwait", "epoll_pwait2", "io_getevents", "io_uring_enter"),
+    *("epoll_wait_endless", "epoll_pwait_endless", "epoll_pwait2_endless"),
+    *("io_getevents_endless", "io_uring_enter_endless"),
+    *("recv_timeout", "read_timeout", "accept_timeout", "connect_timeout"),
+    *("rt_sigtimedwait", "rt_sigtimedwait_endless", "semtimedop", "semop"),
 }
 """The kernel itself ends these with EINTR at the stop. A visitor that dies before it has looked at
 the registers leaves it at that: signal(7) names them, and a program must expect it."""

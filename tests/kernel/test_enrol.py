@@ -12,6 +12,7 @@ from kernel.conftest import Start, wait_until
 from ksm_operator.kernel import (
     AlreadyMergeable,
     Enrolled,
+    Mergeable,
     Postponed,
     ProcessGone,
     Refused,
@@ -19,8 +20,10 @@ from ksm_operator.kernel import (
     Tracer,
     enrol,
     find_process,
+    is_marked,
     mergeable_processes,
     probe,
+    release,
 )
 from support import kernel
 
@@ -41,7 +44,24 @@ def test_enrolment_is_real_and_idempotent(prctl: None, start: Start, tracer: Tra
     assert isinstance(enrol(target.process, tracer), Enrolled)
     assert kernel.merge_any(target.pid)
     assert enrol(target.process, tracer) == AlreadyMergeable(target.process, "Prctl")
-    assert target.process in {found.process for found in mergeable_processes()}
+
+
+def test_who_merges_is_found(prctl: None, ksmd: None, start: Start, tracer: Tracer) -> None:
+    """Others in the pool must be seen; before 6.14 that takes a look by ksmd, and its word stays.
+
+    A process that was released must not be taken for one that merges because of that.
+    """
+    target = start(code=WAIT)
+
+    def found() -> list[Mergeable]:
+        return [one for one in mergeable_processes() if one.process == target.process]
+
+    enrol(target.process, tracer)
+    wait_until(lambda: bool(found()), "ksmd has seen it")
+    (seen,) = found()
+    assert is_marked(seen)
+    assert release(target.process, tracer, lambda: None).done
+    assert not any(is_marked(one) for one in found())
 
 
 def test_other_languages_and_shells(prctl: None, start: Start, tracer: Tracer) -> None:

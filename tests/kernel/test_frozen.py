@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from kernel.blocking_calls import read_outcome
+from kernel.calls import get_merge
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from ksm_operator.kernel import Postponed, Tracer
-from ksm_operator.kernel.enrol import get_merge, set_merge
+from ksm_operator.kernel.enrol import set_merge
 
 
 def freeze(cgroup: Cgroup, frozen: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel.calls import get_merge
 from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import (
     AlreadyMergeable,
@@ -30,7 +31,6 @@ from ksm_operator.kernel import (
     release,
 )
 from ksm_operator.kernel import helper as helper_module
-from ksm_operator.kernel.enrol import get_merge
 from ksm_operator.kernel.helper import PACKAGE_ROOT
 from support import kernel
 

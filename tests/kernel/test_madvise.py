@@ -13,6 +13,7 @@ from ksm_operator.kernel import (
     Enrolled,
     Intent,
     KernelFeatures,
+    Marks,
     Postponed,
     Range,
     Refused,
@@ -20,12 +21,10 @@ from ksm_operator.kernel import (
     Tracer,
     carry_out,
     enrol,
-    give_back,
     merges_everything,
     prepare,
     probe,
     release,
-    restore_own,
 )
 from support import kernel
 
@@ -111,18 +110,18 @@ def by_prctl(ksm: None) -> KernelFeatures:
     return features
 
 
-def intent_of(program: Program, features: KernelFeatures, ours: tuple[Range, ...] = ()) -> Intent:
+def intent_of(program: Program, features: KernelFeatures, before: Marks | None = None) -> Intent:
     """What is about to be done to it."""
-    intent = prepare(program.process, features, ours=ours)
+    intent = prepare(program.process, features, before)
     assert isinstance(intent, Intent), intent
     return intent
 
 
-def advised(program: Program, tracer: Tracer, intent: Intent) -> tuple[Range, ...]:
-    """What was marked."""
+def advised(tracer: Tracer, intent: Intent) -> Marks:
+    """What is on record afterwards."""
     result = carry_out(intent, tracer)
     assert isinstance(result, Advised)
-    return result.ranges
+    return result.marks
 
 
 def covers(ranges: tuple[Range, ...], area: Range) -> bool:
@@ -136,12 +135,12 @@ def test_populated_memory_is_marked_and_really_merged(
     """The marks are in the kernel, and ksmd acts on them."""
     area = program.map(8)
     intent = intent_of(program, by_ranges)
-    assert intent.method == "Madvise"
-    ranges = advised(program, tracer, intent)
-    assert covers(ranges, area)
+    assert intent.marks.method == "Madvise"
+    marks = advised(tracer, intent)
+    assert covers(marks.ranges, area)
     assert program.marked(area) == area.size
     wait_until(lambda: merged_kib(program) > 4096, "merged pages")
-    assert give_back(program.process, tracer, ranges, lambda: None).reason is None
+    assert release(program.process, tracer, lambda: None, marks=marks).done
     assert program.marked(area) == 0
     assert merged_kib(program) == 0
     program.target.tell("end")
@@ -164,19 +163,19 @@ def test_it_follows_growth_and_touches_nothing_twice(
 ) -> None:
     """A process that grows is visited again for what is new, and only for that."""
     first = program.map(4)
-    ours = advised(program, tracer, intent_of(program, by_ranges))
+    marks = advised(tracer, intent_of(program, by_ranges))
     second = program.map(4)
-    intent = intent_of(program, by_ranges, ours)
-    assert covers(intent.ranges, second)
-    assert not covers(intent.ranges, first)
-    ours += advised(program, tracer, intent)
+    intent = intent_of(program, by_ranges, marks)
+    assert covers(intent.marks.intended, second)
+    assert not covers(intent.marks.intended, first)
+    marks = advised(tracer, intent)
     assert program.marked(first) == first.size
     assert program.marked(second) == second.size
     for _ in range(3):  # the interpreter itself may have grown by a little
         with contextlib.suppress(Postponed):
-            ours += advised(program, tracer, intent_of(program, by_ranges, ours))
+            marks = advised(tracer, intent_of(program, by_ranges, marks))
     with pytest.raises(Postponed) as caught:
-        prepare(program.process, by_ranges, ours=ours)
+        prepare(program.process, by_ranges, marks)
     assert caught.value.reason == "NothingToMark"
 
 
@@ -185,10 +184,10 @@ def test_what_the_program_withdraws_stays_withdrawn(
 ) -> None:
     """Its own word on its own memory is the last one."""
     area = program.map(4)
-    ours = advised(program, tracer, intent_of(program, by_ranges))
+    marks = advised(tracer, intent_of(program, by_ranges))
     program.mark(area, on=False)
     with contextlib.suppress(Postponed):
-        advised(program, tracer, intent_of(program, by_ranges, ours))
+        advised(tracer, intent_of(program, by_ranges, marks))
     assert program.marked(area) == 0
 
 
@@ -198,10 +197,10 @@ def test_the_programs_own_marks_are_not_ours_to_give_back(
     """A program that merges by itself must go on doing so."""
     own, other = program.map(4), program.map(4)
     program.mark(own)
-    ranges = advised(program, tracer, intent_of(program, by_ranges))
-    assert not covers(ranges, own)
+    marks = advised(tracer, intent_of(program, by_ranges))
+    assert not covers(marks.ranges, own)
     assert program.marked(other) == other.size
-    assert give_back(program.process, tracer, ranges, lambda: None).left == ()
+    assert release(program.process, tracer, lambda: None, marks=marks).done
     assert program.marked(own) == own.size
     assert program.marked(other) == 0
 
@@ -213,7 +212,7 @@ def test_locked_ranges_are_left_alone(
     area = program.map(4)
     locked = Range(area.start + MIB, area.start + MIB + 32768)
     assert program.ask("mlock", locked.start, locked.size) == 0
-    advised(program, tracer, intent_of(program, by_ranges))
+    advised(tracer, intent_of(program, by_ranges))
     assert program.marked(area) == area.size - locked.size
     assert program.marked(locked) == 0
 
@@ -225,21 +224,36 @@ def test_a_range_that_went_away_meanwhile(
     gone, stays = program.map(4), program.map(4)
     intent = intent_of(program, by_ranges)
     assert program.ask("munmap", gone.start, gone.size) == 0
-    ranges = advised(program, tracer, intent)
+    ranges = advised(tracer, intent).ranges
     assert covers(ranges, stays)
     assert not any(each.start < gone.end and gone.start < each.end for each in ranges)
 
 
 def test_giving_back_waits_for_room(
-    program: Program, tracer: Tracer, by_ranges: KernelFeatures
+    ksmd: None, program: Program, tracer: Tracer, by_ranges: KernelFeatures
 ) -> None:
     """What does not fit stays marked and is named, so that it is tried again."""
     area = program.map(8)
-    ranges = advised(program, tracer, intent_of(program, by_ranges))
-    result = give_back(program.process, tracer, ranges, lambda: 0)
-    assert result.reason == "NoHeadroom"
-    assert covers(result.left, area)
-    assert give_back(program.process, tracer, result.left, lambda: None).left == ()
+    marks = advised(tracer, intent_of(program, by_ranges))
+    wait_until(lambda: merged_kib(program) > 4096, "merged pages")
+    progress = release(program.process, tracer, lambda: 0, marks=marks)
+    assert progress.reason == "NoHeadroom"
+    assert program.marked(area) > 0
+    assert release(program.process, tracer, lambda: None, marks=marks).done
+    assert program.marked(area) == 0
+
+
+def test_a_record_is_of_one_program_only(
+    program: Program, tracer: Tracer, by_ranges: KernelFeatures
+) -> None:
+    """After an exec the same addresses may be marked by another program, for itself."""
+    area = program.map(4)
+    marks = advised(tracer, intent_of(program, by_ranges))
+    of_another = replace(marks, program=marks.program + 4096)
+    assert release(program.process, tracer, lambda: None, marks=of_another).done
+    assert program.marked(area) == area.size
+    assert release(program.process, tracer, lambda: None, marks=marks).done
+    assert program.marked(area) == 0
 
 
 def test_excluded_processes_are_refused_in_this_way_too(
@@ -268,15 +282,12 @@ def test_own_marks_survive_an_enrolment_by_prctl(
     program.mark(dropped)
     assert enrol(program.process, tracer) == AlreadyMergeable(program.process, "Madvise")
     intent = intent_of(program, by_prctl)
-    assert intent.method == "Prctl"
-    assert set(intent.own) == {kept, dropped}
+    assert set(intent.marks.own) == {kept, dropped}
     assert isinstance(carry_out(intent, tracer), Enrolled)
     assert merges_everything(program.process)
     assert program.marked(plain) == plain.size
     assert program.ask("munmap", dropped.start, dropped.size) == 0
-    assert release(program.process, tracer, lambda: None).done
-    assert program.marked(kept) == 0
-    assert restore_own(program.process, tracer, intent.own) == (kept,)
+    assert release(program.process, tracer, lambda: None, marks=intent.marks).done
     assert program.marked(kept) == kept.size
     assert program.marked(plain) == 0
     assert not merges_everything(program.process)

@@ -1,6 +1,8 @@
 """Who pays, on real merged pages, held against what the cgroups are charged."""
 
 import contextlib
+import os
+from array import array
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,26 @@ import pytest
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from kernel.sharers import sharers
 from kernel.test_release import merge, merged
-from ksm_operator.kernel import ProcessGone, Tracer, enrol, find_process, release
-from ksm_operator.kernel.payers import cgroup_inodes, charged_elsewhere, share_of, survey_payers
+from ksm_operator.kernel import (
+    ProcessGone,
+    Tracer,
+    enrol,
+    find_process,
+    page_size,
+    read_merged_bytes,
+    read_vmas,
+    release,
+)
+from ksm_operator.kernel.frames import (
+    OTHER_MARKS,
+    OWN_FLAG,
+    PageFlags,
+    anonymous_frames,
+    open_pagemap,
+)
+from ksm_operator.kernel.payers import cgroup_inodes, survey_payers
+from ksm_operator.kernel.procfs import PROC
+from ksm_operator.kernel.shares import charged_elsewhere, share_of
 from support import kernel
 
 MIB = 1 << 20
@@ -42,8 +62,9 @@ def test_who_pays_agrees_with_the_usage_of_the_cgroups(pair: Pair) -> None:
         for cgroup, target in pair
     ]
     for target, share in zip((one, two), shares, strict=True):
-        assert share.merged.size == merged(target)
+        assert abs(share.merged.size - merged(target)) <= found.doubtful_bytes
         assert share.merged.error == 0
+    assert found.doubtful_bytes < MIB // 4
     difference = payer.usage() - sharer.usage()
     paid = shares[0].paid.size - shares[1].paid.size
     assert abs(difference - paid) < OTHER_CHARGES
@@ -89,6 +110,63 @@ def test_charge_that_a_removed_cgroup_left(pair: Pair, cgroup: Cgroup) -> None:
     pod = left[cgroup.directory.stat().st_ino]
     assert pod.size > SIZE * MIB * 3 // 4
     assert abs(cgroup.usage() - sharer.usage() - pod.size) < OTHER_CHARGES
+
+
+FORKED = """
+import mmap, os, sys
+size = 8 << 20
+area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(size >> 12):
+    # The first half holds everything twice, the second half nothing.
+    content = page // 2 if page < size >> 13 else page
+    area[page << 12 : (page + 1) << 12] = content.to_bytes(8, "little") * 512
+print("ready", flush=True)
+sys.stdin.readline()
+child = os.fork()
+if child:
+    print(child, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_pages_that_fork_shares_are_not_taken_for_merged(
+    start: Start, ksmd: None, tracer: Tracer
+) -> None:
+    """They too are mapped by two processes and written to by neither; some kernels flag them."""
+    target = start(code=FORKED)
+    merge(tracer, target, mebibytes=4)
+    kernel.write_setting("run", 0)
+    target.tell("fork")
+    family = [target.process, find_process(int(target.line()))]
+    found = survey_payers(family, every=1)
+    told = [read_merged_bytes(process) for process in family]
+    assert all(4 * MIB <= each < 8 * MIB for each in told)
+    counted = [share_of(found, {process}, ()).merged.size for process in family]
+    # A page that ksmd tried to merge in vain, and that was forked since, is marked like a merged
+    # one where the flag is no help: said, and few.
+    assert sum(counted) - sum(told) == found.doubtful_bytes
+    assert found.doubtful_bytes < MIB // 4
+    if found.told_bytes is None:
+        assert counted == told
+
+
+def test_what_marks_a_merged_page_where_its_flag_does_not(pair: Pair) -> None:
+    """Held against the kernels whose flag says it: the same pages, and no other."""
+    (_, one), _ = pair
+    with contextlib.ExitStack() as files:
+        flags = PageFlags(files, PROC)
+        pagemap = open_pagemap(one.process, files, PROC)
+        frames: list[int] = []
+        for vma in read_vmas(one.process):
+            data = os.pread(pagemap, vma.size // page_size() * 8, vma.start // page_size() * 8)
+            frames += anonymous_frames(array("Q", data))
+        words = flags.words(sorted(frames))
+    if not flags.mark.is_sure:
+        assert all(OWN_FLAG.is_on(word) for word in words), "what it is there for"
+        return
+    marked = [OTHER_MARKS.is_on(word) for word in words]
+    assert marked == [OWN_FLAG.is_on(word) for word in words]
+    assert 0 < sum(marked) < len(marked)
 
 
 def test_processes_that_come_and_go_meanwhile(start: Start, ksmd: None, tracer: Tracer) -> None:

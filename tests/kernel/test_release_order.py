@@ -1,13 +1,11 @@
 """Releases that would kill in the order in which anybody would do them, and do not in ours."""
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from kernel.conftest import Cgroup, Start, Target, intact, wait_until
+from kernel.pods import LIMIT, MIB, SIZE, Pods, fill_with_cache, kill, merged_pods, no_kill
 from kernel.sharers import sharers
 from kernel.test_release import merge, mergeable_ranges, merged
 from ksm_operator.kernel import (
@@ -22,60 +20,23 @@ from ksm_operator.kernel import (
     share_of,
     survey_payers,
 )
-from ksm_operator.kernel.headroom import path_up
 from ksm_operator.kernel.payers import cgroup_inodes
 from support import kernel
 
-MIB = 1 << 20
-SIZE = 48
-LIMIT = 64
 RESERVE = 0.01
 Outcomes = dict[Process, ReleaseProgress | KernelError]
 
 
-class Pods:
-    """Two containers with the same memory, merged: the one that pays, and the one that shares."""
-
-    def __init__(self, members: list[tuple[Cgroup, Target]]) -> None:
-        members.sort(key=lambda one: -one[0].usage())
-        (self.payer, self.paying), (self.sharer, self.sharing) = members
-
-    def limit(self, mebibytes: int) -> None:
-        """Give both as much as they would use without merging, and a little."""
-        self.payer.limit(mebibytes * MIB)
-        self.sharer.limit(mebibytes * MIB)
+@pytest.fixture
+def pods(start: Start, cgroup: Cgroup, ksmd: None, tracer: Tracer) -> Pods:
+    """Two containers, merged."""
+    return merged_pods(start, tracer, cgroup.child("one"), cgroup.child("two"))
 
 
 @pytest.fixture
-def pods(start: Start, cgroup: Cgroup, ksmd: None, tracer: Tracer) -> Pods:
-    """Merged, and ksmd at rest, so that nothing merges again behind a test."""
-    sharer = sharers(start)
-    members = [(below, sharer(SIZE, below)) for below in map(cgroup.child, ("one", "two"))]
-    merge(tracer, *(target for _, target in members), mebibytes=SIZE - 1)
-    kernel.write_setting("run", 0)
-    pods = Pods(members)
-    assert pods.payer.usage() - pods.sharer.usage() > SIZE * MIB * 3 // 4, "nobody pays alone"
-    return pods
-
-
-def oom_kills(hierarchy: Hierarchy, *cgroups: Cgroup) -> int:
-    """Kills counted by these cgroups and every one above them."""
-    name = "memory.oom_control" if hierarchy.version == 1 else "memory.events"
-    levels = {level for cgroup in cgroups for level in path_up(hierarchy, cgroup.directory)}
-    total = 0
-    for level in levels:
-        file = level / name
-        words = file.read_text().split() if file.exists() else []
-        total += int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
-    return total
-
-
-@contextmanager
-def no_kill(hierarchy: Hierarchy, *cgroups: Cgroup) -> Iterator[None]:
-    """What follows kills nobody."""
-    before = oom_kills(hierarchy, *cgroups)
-    yield
-    assert oom_kills(hierarchy, *cgroups) == before
+def rooms(hierarchy: Hierarchy) -> Rooms:
+    """This machine's."""
+    return Rooms(hierarchy, RESERVE)
 
 
 def release_in_our_order(tracer: Tracer, rooms: Rooms, *targets: Target) -> Outcomes:
@@ -87,12 +48,6 @@ def release_in_our_order(tracer: Tracer, rooms: Rooms, *targets: Target) -> Outc
     ):
         pass
     return outcomes
-
-
-@pytest.fixture
-def rooms(hierarchy: Hierarchy) -> Rooms:
-    """This machine's."""
-    return Rooms(hierarchy, RESERVE)
 
 
 def assert_released(outcomes: Outcomes, *targets: Target) -> None:
@@ -109,11 +64,9 @@ def assert_released(outcomes: Outcomes, *targets: Target) -> None:
 def test_the_payer_first_is_killed(pods: Pods, hierarchy: Hierarchy, tracer: Tracer) -> None:
     """What the order is for: limits that suffice without merging do not survive a bad release."""
     pods.limit(LIMIT)
-    before = oom_kills(hierarchy, pods.payer)
-    with pytest.raises(KernelError):
+    with kill(hierarchy, pods.payer), pytest.raises(KernelError):
         release(pods.paying.process, tracer, lambda: None)
     wait_until(lambda: pods.paying.popen.poll() is not None, "killed")
-    assert oom_kills(hierarchy, pods.payer) > before
 
 
 def test_sharers_go_before_payers(
@@ -165,22 +118,12 @@ def test_each_pays_for_some_of_the_other(
     assert_released(outcomes, *targets)
 
 
-def fill_with_cache(cgroup: Cgroup, file: Path) -> None:
-    """Read a file from inside until the cgroup is at its limit."""
-    procs = cgroup.directory / "cgroup.procs"
-    script = f'echo $$ > "{procs}"; head -c {LIMIT * MIB} /dev/zero > "{file}"; sync "{file}"; '
-    subprocess.run(["sh", "-c", script + f'cat "{file}" "{file}" > /dev/null'], check=True)
-
-
 def test_page_cache_is_room(
     pods: Pods, hierarchy: Hierarchy, tracer: Tracer, rooms: Rooms, tmp_path: Path
 ) -> None:
     """A cgroup at its limit because it read files can be released, and loses only the cache."""
     pods.limit(LIMIT)
-    fill_with_cache(pods.sharer, tmp_path / "cache")
-    free = LIMIT * MIB - pods.sharer.usage()
-    if free > 16 * MIB:
-        pytest.skip(f"{tmp_path} is on a file system whose cache is not charged (tmpfs)")
+    fill_with_cache(pods.sharer, tmp_path / "cache", LIMIT)
     naive = release(pods.sharing.process, tracer, lambda: LIMIT * MIB - pods.sharer.usage())
     assert not naive.done, "what the test is about: limit less usage says that there is no room"
     wait_until(

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from kernel.blocking_calls import CASES, LEAST_MS, NUMBERS, Case, read_outcome
+from kernel.calls import get_merge
 from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import KernelError, Postponed, ProcessGone, Syscall, Tracer
-from ksm_operator.kernel.enrol import get_merge, set_merge
+from ksm_operator.kernel.enrol import set_merge
 from ksm_operator.kernel.procfs import Process
 from support import kernel
 
@@ -372,3 +373,15 @@ def test_a_call_that_fails_says_so(start: Start, tracer: Tracer) -> None:
     visit = tracer.call(target.process, [Syscall("prctl", (67, 1, 1, 1, 1))])
     assert visit.results == (-22,)
     assert visit.stopped_ns > 0
+
+
+def test_a_call_that_does_not_end_is_called_off(start: Start, tracer: Tracer) -> None:
+    """The tracer sleeps while it waits, and something has to wake it when the time is over."""
+    target = start(code="import sys; print('ready'); print(sys.stdin.readline())")
+    target.wait_for_state("S")
+    with pytest.raises(Postponed) as caught:
+        tracer.call(target.process, [Syscall("ppoll", (0, 0, 0, 0, 0), seconds=0.3)])
+    assert caught.value.reason == "NoProgress"
+    assert tracer.call(target.process, [get_merge()]).results == (0,)
+    target.tell("go on")
+    assert target.line() == "go on"

@@ -39,9 +39,42 @@ MADVISE = (
     "test_madvise.py::test_locked_ranges_are_left_alone",
     "test_madvise.py::test_a_range_that_went_away_meanwhile",
     "test_madvise.py::test_giving_back_waits_for_room",
+    "test_madvise.py::test_a_record_is_of_one_program_only",
     "test_madvise.py::test_excluded_processes_are_refused_in_this_way_too",
 )
 """Merging by ranges, which needs no prctl."""
+
+AGENT_BY_RANGES = (
+    "test_agent_enrolment.py::test_by_ranges_a_process_is_followed_as_it_grows",
+    "test_agent_enrolment.py::test_by_ranges_a_process_that_stays_as_it_is_gets_no_visit",
+    "test_agent_enrolment.py::test_by_ranges_the_child_of_a_process_that_ended_is_given_back_too",
+    "test_agent_enrolment.py::test_by_ranges_another_program_begins_anew",
+    "test_agent_enrolment.py::test_by_ranges_children_are_found_whether_they_exec_or_not",
+    "test_agent_enrolment.py::test_by_ranges_an_agent_that_is_killed_leaves_nothing_behind",
+    "test_node_command.py::test_enrol_status_release",
+    "test_node_command.py::test_what_was_marked_is_given_back_exactly_by_a_later_call",
+    "test_node_command.py::test_children_give_back_what_they_have_from_their_parent",
+)
+"""What the agent and `ksm-node` do where there is no prctl."""
+
+PAYERS = (
+    "test_agent_phantom.py",
+    "test_payers.py",
+    "test_guard.py::test_a_payer_refills",
+    "test_guard.py::test_a_payers_container_restarts",
+    "test_guard.py::test_a_sharer_gives_no_more_than_it_has_room_for",
+    "test_guard.py::test_nothing_is_broken_where_there_is_room",
+    "test_guard.py::test_what_was_given_back_stays_apart_until_the_release",
+    "test_guard.py::test_without_it_a_refill_kills_the_payer",
+    "test_guard.py::test_without_it_a_restarted_container_is_killed",
+    "test_release_order.py::test_a_payer_alone_is_left_whole",
+    "test_release_order.py::test_sharers_go_before_payers",
+    "test_release_order.py::test_the_payer_first_is_killed",
+)
+"""Who pays, and what would kill a pod without us.
+
+A guest's files are in memory, so no page cache of it is clean: those tests need a disk.
+"""
 
 PRCTL = (
     "test_agent_enrolment.py",
@@ -100,11 +133,18 @@ ENROLLED_AND_RELEASED = (
 )
 """What of enrolment and release could depend on the size of a page or on the machine."""
 
+RUNC = ("test_runc.py",)
+"""The same in containers, with a limit and without prctl among their calls; x86-64."""
+
 SUBSETS: dict[str, tuple[str, ...]] = {
-    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE),
-    "6.12": (*ANYWHERE, *FANOTIFY, *PRCTL, "test_duplicates.py", "test_madvise.py"),
+    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
+    "6.12": (
+        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *RUNC),
+        "test_duplicates.py",
+        "test_madvise.py",
+    ),
     "7": (
-        *(*ANYWHERE, *FANOTIFY, *PRCTL),
+        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *RUNC),
         "test_duplicates.py",
         "test_frozen.py",
         "test_node_command.py",
@@ -127,15 +167,12 @@ SUBSETS: dict[str, tuple[str, ...]] = {
 
 X86_64_ONLY = tuple(
     f"test_remote.py::test_call_ends_as_if_nothing_had_been[{case}]"
-    for case in ("epoll_wait", "epoll_wait_endless", "poll", "poll_endless", "select", "pause")
+    for case in (
+        *("epoll_wait", "epoll_wait_endless", "poll", "poll_endless"),
+        *("select", "select_endless", "pause"),
+    )
 )
 """Calls that aarch64 never had: the host's pytest names them, the guest's does not."""
-
-DEFECTS: dict[str, tuple[str, ...]] = {
-    # Before 6.14 others see who merges by prctl only once ksmd has looked at a page of it.
-    "6.12": ("test_enrol.py::test_enrolment_is_real_and_idempotent",),
-}
-"""What a kernel does not pass yet, of its share."""
 
 
 def chosen(names: Iterable[str], kernel: str) -> list[str]:
@@ -154,6 +191,6 @@ def chosen(names: Iterable[str], kernel: str) -> list[str]:
         if not meant:
             raise LookupError(f"tests/vm/subset.py: {kernel}: there is no test {start}")
         wanted |= meant
-    left_out = DEFECTS.get(kernel, ()) + (X86_64_ONLY if kernel.startswith("aarch64") else ())
-    wanted -= {f"{HERE}/{line}" for line in left_out}
+    if kernel.startswith("aarch64"):
+        wanted -= {f"{HERE}/{line}" for line in X86_64_ONLY}
     return [name for name in found if name in wanted]

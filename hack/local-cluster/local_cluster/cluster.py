@@ -5,8 +5,10 @@ import http
 import json
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from local_cluster import (
     archives,
@@ -23,15 +25,18 @@ from local_cluster import (
     prerequisites,
     processes,
     traces,
+    virtual_nodes,
 )
 from local_cluster.components import program
 from local_cluster.errors import LocalClusterError
-from local_cluster.layout import NODE, Node
+from local_cluster.layout import NODE, HostNode, Node, VirtualNode
 from local_cluster.processes import Service
 
 Say = Callable[[str], None]
 
 READY_SECONDS = 120.0
+MACHINE_SECONDS = 400.0
+"""An emulated machine boots in half a minute where nothing else runs."""
 STOP_SECONDS = 20.0
 OUTAGE_SECONDS = 2.0
 POD_GRACE_SECONDS = 10
@@ -45,8 +50,13 @@ def prepare(names: tuple[str, ...], say: Say) -> None:
     components.ensure(names, say)
 
 
-def up(say: Say) -> None:
+def up(say: Say, wanted: Mapping[VirtualNode, str] | None = None) -> None:
     """Bring the cluster up; does nothing where it is up already.
+
+    Args:
+        say: Where progress goes.
+        wanted: Virtual nodes that shall be there, beside those that are, with their kernel's
+            version as a person wrote it.
 
     Raises:
         LocalClusterError: Something is in the way; says what to do.
@@ -54,16 +64,24 @@ def up(say: Say) -> None:
     prerequisites.require_root()
     prerequisites.provide(prerequisites.RUNNING + prerequisites.BUILDING_IMAGES, say)
     prepare(components.CLUSTER, say)
+    virtual = {one: one.kernel for one in virtual_nodes.present()} | dict(wanted or {})
+    virtual_nodes.prepare(virtual, say)
     network.require_free_prefixes([NODE])
     _save_what_will_change()
-    certificates.ensure([NODE])
+    certificates.ensure([NODE, *virtual])
     network.ensure(NODE)
     processes.raise_file_limit()
     _start_control_plane(say)
+    for one in virtual:
+        _start_machine(one, say)
     _start_node(NODE, say)
     _write_shell_folder(NODE)
-    _wait_until_ready(NODE)
-    say(f"Ready: Kubernetes with {NODE.name}, KUBECONFIG={layout.admin_kubeconfig()}")
+    _wait_until_ready(NODE, node.kubelet(NODE), READY_SECONDS)
+    for one in virtual:
+        _wait_until_ready(one, virtual_nodes.machine(one), MACHINE_SECONDS)
+        _copy_images(NODE, one)
+    names = ", ".join(one.name for one in (NODE, *virtual))
+    say(f"Ready: Kubernetes with {names}, KUBECONFIG={layout.admin_kubeconfig()}")
 
 
 def _save_what_will_change() -> None:
@@ -92,7 +110,15 @@ def _start_control_plane(say: Say) -> None:
         processes.start(service)
 
 
-def _start_node(one: Node, say: Say) -> None:
+def _start_machine(one: VirtualNode, say: Say) -> None:
+    emulator = virtual_nodes.machine(one)
+    if processes.find(emulator) is None:
+        say(f"Starting {one.name}, an emulated machine ...")
+    virtual_nodes.ready(one)
+    processes.start(emulator)
+
+
+def _start_node(one: HostNode, say: Say) -> None:
     if processes.find(node.kubelet(one)) is None:
         say(f"Starting {one.name} ...")
     if processes.find(node.containerd(one)) is None:
@@ -147,21 +173,43 @@ def has_default_account() -> bool:
     return controlplane.answers("/api/v1/namespaces/default/serviceaccounts/default")
 
 
-def _wait_until_ready(one: Node) -> None:
+def _wait_until_ready(one: Node, speaker: Service, seconds: float) -> None:
     # A node that was Ready before an interruption still says so for a while.
     started = [(service, processes.find(service)) for service in services()]
-    deadline = time.monotonic() + READY_SECONDS
-    while not (node_is_ready(one.name) and has_default_account()):
+    deadline = time.monotonic() + seconds
+    while not (node_is_ready(one.name) and has_default_account() and images.is_answering(one)):
         for service, pid in started:
             if pid is not None:
                 processes.require_alive(service, pid)
         if time.monotonic() > deadline:
-            kubelet = node.kubelet(one)
             raise LocalClusterError(
-                f"{one.name} is not Ready after {READY_SECONDS:.0f} s. {kubelet.log}:\n"
-                + processes.log_tail(kubelet)
+                f"{one.name} is not Ready after {seconds:.0f} s. {speaker.log}:\n"
+                + processes.log_tail(speaker)
             )
         time.sleep(0.2)
+
+
+def _copy_images(source: HostNode, target: Node) -> None:
+    """Give a node the images that another has."""
+    with tempfile.TemporaryDirectory(dir=layout.RUN) as work:
+        for name in sorted(images.named(source) - images.named(target)):
+            archive = Path(work) / "image.tar"
+            images.export(source, name, archive)
+            images.load(target, archive)
+
+
+def load(archive: Path) -> list[str]:
+    """Load an image archive into every node, and give its names.
+
+    Raises:
+        LocalClusterError: It is no image archive, or a node did not take it.
+    """
+    return [name for one in nodes() for name in images.load(one, archive) if one == NODE]
+
+
+def nodes() -> list[Node]:
+    """Every node of the cluster."""
+    return [NODE, *virtual_nodes.present()]
 
 
 def services() -> list[Service]:
@@ -172,12 +220,15 @@ def services() -> list[Service]:
         controlplane.controller_manager(),
         controlplane.scheduler(),
         *node.services(NODE),
+        *(virtual_nodes.machine(one) for one in virtual_nodes.present()),
     ]
 
 
 def is_up() -> bool:
-    """Whether every part runs and the node is Ready."""
-    return all(processes.find(one) is not None for one in services()) and node_is_ready(NODE.name)
+    """Whether every part runs and every node is Ready."""
+    return all(processes.find(one) is not None for one in services()) and all(
+        node_is_ready(one.name) for one in nodes()
+    )
 
 
 def exists() -> bool:
@@ -199,6 +250,8 @@ def down(say: Say) -> None:
     for pods_keeper in (controlplane.scheduler(), controlplane.controller_manager()):
         _stop(pods_keeper)
     _delete_pods(say)
+    for one in virtual_nodes.possible():
+        _remove_machine(one)
     for service in reversed(node.services(NODE)[1:]):
         _stop(service)
     processes.stop_pids(node.pod_members(), patience=5)
@@ -220,6 +273,36 @@ def down(say: Say) -> None:
     say("Down: nothing of it is left but the cache.")
 
 
+def remove(leaving: Iterable[VirtualNode], say: Say) -> None:
+    """Take virtual nodes out of the cluster, with all that runs on them.
+
+    Raises:
+        LocalClusterError: The API server does not let them go.
+    """
+    for one in leaving:
+        if one not in virtual_nodes.present():
+            say(f"{one.name} is no node of the local cluster.")
+            continue
+        say(f"Taking {one.name} away ...")
+        _remove_machine(one)
+        on_it = ("--all-namespaces", f"--field-selector=spec.nodeName={one.name}")
+        for what in (
+            ("node", one.name, "--ignore-not-found"),
+            # Their kubelet is gone: nobody else would say that they have ended.
+            ("pods", *on_it, "--force", "--grace-period=0"),
+        ):
+            answer = _kubectl("delete", *what)
+            if answer.returncode != 0:
+                raise LocalClusterError(f"kubectl delete {' '.join(what)}: {answer.stderr}")
+
+
+def _remove_machine(one: VirtualNode) -> None:
+    if one.state.exists():
+        _stop(virtual_nodes.machine(one))
+    network.remove_address(one)
+    shutil.rmtree(one.state, ignore_errors=True)
+
+
 def _stop(service: Service, patience: float = STOP_SECONDS) -> None:
     pid = processes.find(service)
     processes.stop_pids([*([pid] if pid else []), *processes.outdated(service)], patience)
@@ -230,22 +313,28 @@ def _delete_pods(say: Say) -> None:
     if not node.pod_members() or not controlplane.is_ready():
         return
     say("Deleting the pods ...")
-    answer = subprocess.run(
+    answer = _kubectl(
+        *("delete", "pods", "--all", "--all-namespaces"),
+        f"--grace-period={POD_GRACE_SECONDS}",
+        f"--timeout={POD_DELETE_SECONDS}s",
+    )
+    if answer.returncode != 0:
+        say(f"Some pods did not end in {POD_DELETE_SECONDS} s and are killed now.")
+
+
+def _kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [
-            program("kubectl"),
+            str(program("kubectl")),
             f"--kubeconfig={layout.admin_kubeconfig()}",
             f"--cache-dir={layout.STATE}/kubectl-cache",
-            *("delete", "pods", "--all", "--all-namespaces"),
-            f"--grace-period={POD_GRACE_SECONDS}",
-            f"--timeout={POD_DELETE_SECONDS}s",
+            *arguments,
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
-    if answer.returncode != 0:
-        say(f"Some pods did not end in {POD_DELETE_SECONDS} s and are killed now.")
 
 
 def switch(name: str, *, on: bool) -> None:
@@ -272,8 +361,8 @@ def status() -> Iterator[str]:
     for service in services():
         pid = processes.find(service)
         yield f"{service.name:<26} {f'running, pid {pid}' if pid else f'stopped ({service.log})'}"
-    yield f"{NODE.name:<26} {'Ready' if node_is_ready(NODE.name) else 'not Ready'}"
+    for one in nodes():
+        yield f"{one.name:<26} {'Ready' if node_is_ready(one.name) else 'not Ready'}"
     with contextlib.suppress(LocalClusterError):
-        for image in sorted(name for name in images.present(NODE) if "@" not in name):
-            if not image.startswith("sha256:"):
-                yield f"image {image}"
+        for image in sorted(images.named(NODE)):
+            yield f"image {image}"

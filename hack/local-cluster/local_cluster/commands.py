@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from local_cluster import cluster, components, images, layout, prerequisites
+from local_cluster import cluster, components, images, layout, prerequisites, virtual_nodes
 from local_cluster.errors import LocalClusterError
 from local_cluster.layout import NODE
 
@@ -34,18 +34,23 @@ def only_one() -> Iterator[None]:
         yield
 
 
-def _up(_: argparse.Namespace) -> int:
+def _up(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
+    wanted = virtual_nodes.parse(arguments.nodes)
     with only_one():
-        cluster.up(say)
+        cluster.up(say, wanted)
     say(f"It took {components.duration(time.monotonic() - started)}. For your shell:")
     say('  eval "$(make -s cluster-env)"')
     return 0
 
 
-def _down(_: argparse.Namespace) -> int:
+def _down(arguments: argparse.Namespace) -> int:
+    leaving = virtual_nodes.parse(arguments.nodes)
     with only_one():
-        cluster.down(say)
+        if leaving:
+            cluster.remove(leaving, say)
+        else:
+            cluster.down(say)
     return 0
 
 
@@ -89,7 +94,7 @@ def _load(arguments: argparse.Namespace) -> int:
     with only_one():
         if not cluster.exists() or not images.is_answering(NODE):
             raise LocalClusterError("The local cluster is not up. Bring it up: make cluster-up")
-        for name in images.load(NODE, archive):
+        for name in cluster.load(archive):
             print(name)
     return 0
 
@@ -122,15 +127,19 @@ def parser() -> argparse.ArgumentParser:
     """The verbs and their arguments."""
     top = argparse.ArgumentParser(prog="local-cluster", description=__doc__)
     verbs = top.add_subparsers(dest="verb", required=True)
+    up = verbs.add_parser("up", help="bring the cluster up (building it first if need be)")
+    up.add_argument("--nodes", default="", help="virtual nodes to add, such as vm:7")
+    up.set_defaults(call=_up)
+    down = verbs.add_parser("down", help="take it down and leave nothing but the cache")
+    down.add_argument("--nodes", default="", help="take away these virtual nodes only")
+    down.set_defaults(call=_down)
     for verb, call, text in (
-        ("up", _up, "bring the cluster up (building it first if need be)"),
-        ("down", _down, "take it down and leave nothing but the cache"),
         ("status", _status, "say what runs; exit code 0 if all of it does"),
         ("needs", _needs, "install what it takes to build and run it, where apt-get is there"),
         ("env", _env, "print KUBECONFIG and PATH for a shell to eval"),
     ):
         verbs.add_parser(verb, help=text).set_defaults(call=call)
-    load = verbs.add_parser("load", help="load an OCI or docker image archive into the node")
+    load = verbs.add_parser("load", help="load an OCI or docker image archive into every node")
     load.add_argument("archive", type=Path)
     load.set_defaults(call=_load)
     build = verbs.add_parser("build", help="build components and print their folders")

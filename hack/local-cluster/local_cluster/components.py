@@ -1,5 +1,6 @@
 """The cluster's programs: pinned Go modules, built once per user."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,28 +233,12 @@ def _go_build(go: str, component: Component, output: Path, say: Say) -> None:
 
 
 def ensure(names: tuple[str, ...], say: Say) -> None:
-    """Build what is missing among `names`.
+    """Build what is missing among `names`; who needs only what is there never waits.
 
     Raises:
         LocalClusterError: Go is missing or too old, or a build failed.
     """
-    cache = layout.user_cache()
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "build.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("Another command builds components now; waiting for it ...")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        _build_missing(names, say)
-
-
-def _build_missing(names: tuple[str, ...], say: Say) -> None:
     todo = missing(names)
-    for component in todo:
-        # Nobody else builds now, so this is what a killed build left.
-        for unfinished in layout.user_cache().glob(f".{component.name}-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
     if len(todo) > 1:
         total = sum(component.cold_seconds for component in todo) * 2 / min(os.cpu_count() or 1, 8)
         say(
@@ -261,7 +246,25 @@ def _build_missing(names: tuple[str, ...], say: Say) -> None:
             f" they are kept in {layout.user_cache()}"
         )
     for component in todo:
-        build(component, say)
+        with _only_one(component, say):
+            if not folder(component).is_dir():
+                build(component, say)
+
+
+@contextlib.contextmanager
+def _only_one(component: Component, say: Say) -> Iterator[None]:
+    cache = layout.user_cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"build-{component.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"Another command builds {component.name} now; waiting for it ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Nobody else builds it now, so this is what a killed build left.
+        for unfinished in cache.glob(f".{component.name}-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        yield
 
 
 def duration(seconds: float) -> str:

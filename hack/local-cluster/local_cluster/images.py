@@ -1,16 +1,17 @@
 """The two images every local cluster has, and loading others into the node."""
 
 import hashlib
+import os
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from local_cluster import archives, layout
+from local_cluster import archives, guest_ctr, layout
 from local_cluster.archives import Image
 from local_cluster.components import program
 from local_cluster.errors import LocalClusterError
-from local_cluster.layout import Node
+from local_cluster.layout import HostNode, Node, VirtualNode
 from local_cluster.node import PAUSE_IMAGE
 from local_cluster.prerequisites import static_busybox, which
 
@@ -72,14 +73,17 @@ def standing_archives() -> list[Path]:
     return [pause_archive(), busybox_archive()]
 
 
-def _ctr(node: Node, *arguments: str) -> str:
-    answer = subprocess.run(
-        [program("ctr"), "--address", node.containerd_socket, "-n", "k8s.io", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _ctr(node: Node, *arguments: str, stdin: Path = Path(os.devnull)) -> str:
+    if isinstance(node, VirtualNode):
+        return guest_ctr.run(node, arguments, stdin)
+    with stdin.open("rb") as file:
+        answer = subprocess.run(
+            [program("ctr"), "--address", node.containerd_socket, "-n", "k8s.io", *arguments],
+            stdin=file,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if answer.returncode != 0:
         raise LocalClusterError(f"ctr {' '.join(arguments)}: {answer.stderr.strip()}")
     return answer.stdout
@@ -99,6 +103,20 @@ def present(node: Node) -> set[str]:
     return set(_ctr(node, "images", "list", "-q", f"labels.{_filter(MANAGED_LABEL)}").split())
 
 
+def named(node: Node) -> set[str]:
+    """Those of them that a person gave a name."""
+    return {name for name in present(node) if "@" not in name and not name.startswith("sha256:")}
+
+
+def export(node: HostNode, name: str, archive: Path) -> None:
+    """Write an image of a node to an archive on this machine.
+
+    Raises:
+        LocalClusterError: There is no such image.
+    """
+    _ctr(node, "images", "export", str(archive), name)
+
+
 def _filter(label: str) -> str:
     key, _, value = label.partition("=")
     return f'"{key}"=={value}'
@@ -114,7 +132,7 @@ def load(node: Node, archive: Path) -> list[str]:
         LocalClusterError: It is no image archive, or the node did not take it.
     """
     wanted = archives.names(archive)
-    _ctr(node, "images", "import", str(archive))
+    _ctr(node, "images", "import", "-", stdin=archive)
     deadline = time.monotonic() + USABLE_SECONDS
     while absent := set(wanted) - present(node):
         if time.monotonic() > deadline:

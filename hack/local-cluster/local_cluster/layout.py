@@ -49,19 +49,17 @@ IMAGES = HERE / "images"
 
 @dataclass(frozen=True)
 class Node:
-    """A node that runs on this machine in a network namespace of its own.
+    """A node of the cluster.
 
     Attributes:
         name: The name that Kubernetes knows it by.
-        address: Its address on the veth pair, in NODE_PREFIX.
+        address: Its address, in NODE_PREFIX.
         pod_prefix: The addresses of its pods, in POD_PREFIX.
-        host_link: The host's end of the veth pair (at most 15 characters).
     """
 
     name: str
     address: str
     pod_prefix: str
-    host_link: str
 
     @property
     def state(self) -> Path:
@@ -74,17 +72,44 @@ class Node:
         return RUN / "nodes" / self.name
 
     @property
-    def namespace(self) -> Path:
-        """The file that keeps the node's network namespace alive."""
-        return RUN / "netns" / self.name
-
-    @property
     def containerd_socket(self) -> Path:
         """Where containerd listens."""
         return self.run / "containerd.sock"
 
+    @property
+    def namespace(self) -> Path | None:
+        """The network namespace of its programs, None for the one of the machine they run on."""
+        return None
 
-NODE = Node(
+
+@dataclass(frozen=True)
+class HostNode(Node):
+    """A node that runs on this machine in a network namespace of its own.
+
+    Attributes:
+        host_link: The host's end of its veth pair (at most 15 characters).
+    """
+
+    host_link: str
+
+    @property
+    def namespace(self) -> Path:
+        """The file that keeps the node's network namespace alive."""
+        return RUN / "netns" / self.name
+
+
+@dataclass(frozen=True)
+class VirtualNode(Node):
+    """A node that is an emulated machine, whose files lie where a node's of this machine do.
+
+    Attributes:
+        kernel: The kernel's name, as `hack/vm` knows it.
+    """
+
+    kernel: str
+
+
+NODE = HostNode(
     "node-1",
     address=f"10.99.{INSTANCE}.2",
     pod_prefix=f"10.{244 + INSTANCE}.0.0/24",

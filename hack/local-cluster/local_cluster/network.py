@@ -14,7 +14,7 @@ from typing import Any
 
 from local_cluster import layout, mounts
 from local_cluster.errors import LocalClusterError
-from local_cluster.layout import Node
+from local_cluster.layout import HostNode, VirtualNode
 
 NODE_LINK = "eth0"
 
@@ -41,7 +41,7 @@ def run(*command: str) -> str:
     return answer.stdout
 
 
-def inside(node: Node, *command: str) -> str:
+def inside(node: HostNode, *command: str) -> str:
     """Run a command in the node's network namespace."""
     return run("nsenter", f"--net={node.namespace}", "--", *command)
 
@@ -69,7 +69,7 @@ def conflicts(
     return found
 
 
-def require_free_prefixes(nodes: Iterable[Node]) -> None:
+def require_free_prefixes(nodes: Iterable[HostNode]) -> None:
     """Refuse where the machine already uses the cluster's addresses.
 
     Raises:
@@ -85,7 +85,7 @@ def require_free_prefixes(nodes: Iterable[Node]) -> None:
         )
 
 
-def _has_namespace(node: Node) -> bool:
+def _has_namespace(node: HostNode) -> bool:
     return any(mount == node.namespace for mount in mounts.below(layout.RUN))
 
 
@@ -93,7 +93,7 @@ def _links(*prefix: str) -> set[str]:
     return {link["ifname"] for link in json.loads(run(*prefix, "ip", "-j", "link", "show"))}
 
 
-def ensure(node: Node) -> None:
+def ensure(node: HostNode) -> None:
     """Bring the namespace and its link up, from whatever state an interrupted run left."""
     if not _has_namespace(node):
         node.namespace.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def ensure(node: Node) -> None:
     _set_sysctls(node)
 
 
-def _set_sysctls(node: Node) -> None:
+def _set_sysctls(node: HostNode) -> None:
     if modprobe := shutil.which("modprobe", path="/usr/sbin:/sbin:/usr/bin:/bin"):
         subprocess.run([modprobe, "-q", "br_netfilter"], check=False)
     for name, value in _NODE_SYSCTLS.items():
@@ -130,13 +130,37 @@ def _set_sysctls(node: Node) -> None:
         inside(node, "sh", "-c", script)
 
 
-def remove(node: Node) -> None:
+def remove(node: HostNode) -> None:
     """Take the link and the namespace away."""
     if node.host_link in _links():
         run("ip", "link", "delete", node.host_link)
     mounts.unmount_below(node.namespace)
     with contextlib.suppress(FileNotFoundError):
         node.namespace.unlink()
+
+
+def _local_route(node: VirtualNode) -> tuple[str, ...]:
+    return ("local", node.address, "dev", "lo", "table", "local")
+
+
+def ensure_address(node: VirtualNode) -> None:
+    """Make the node's address one of this machine's, so that the API server reaches its kubelet.
+
+    The emulator listens there. Connections must not come from that address, which is the machine's
+    own at the other end: it would answer itself.
+    """
+    run("ip", "address", "replace", f"{node.address}/32", "dev", "lo")
+    source = ("proto", "kernel", "scope", "host", "src", "127.0.0.1")
+    run("ip", "route", "replace", *_local_route(node), *source)
+
+
+def remove_address(node: VirtualNode) -> None:
+    """Take it away again; the route outlives the address."""
+    shown = json.loads(run("ip", "-j", "address", "show", "dev", "lo", "to", f"{node.address}/32"))
+    if any(link.get("addr_info") for link in shown):
+        run("ip", "address", "delete", f"{node.address}/32", "dev", "lo")
+    if run("ip", "route", "show", "table", "local", "exact", node.address).strip():
+        run("ip", "route", "delete", *_local_route(node))
 
 
 def require_free_port(address: str, port: int) -> None:

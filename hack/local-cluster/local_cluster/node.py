@@ -3,6 +3,7 @@
 import json
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from local_cluster import certificates, cgroups, components, layout, mounts
@@ -15,7 +16,9 @@ from local_cluster.processes import Service
 PAUSE_IMAGE = "localhost/ksm-operator-pause:1"
 
 
-def containerd_config(node: Node, *, snapshotter: str, restrict_oom_score: bool) -> str:
+def containerd_config(
+    node: Node, *, snapshotter: str, restrict_oom_score: bool, systemd_cgroup: bool
+) -> str:
     """Render the configuration of containerd (format 3).
 
     Args:
@@ -23,6 +26,7 @@ def containerd_config(node: Node, *, snapshotter: str, restrict_oom_score: bool)
         snapshotter: `overlayfs`, or `native` where overlay mounts are refused.
         restrict_oom_score: Do not let containers ask for a lower OOM score than ours: the kernel
             refuses that without CAP_SYS_RESOURCE, and no sandbox would start.
+        systemd_cgroup: Let systemd make the containers' cgroups.
     """
     cni = components.folder(components.COMPONENTS["cni"])
     return f"""\
@@ -60,7 +64,7 @@ runtime_type = 'io.containerd.runc.v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
 BinaryName = '{program("runc")}'
 Root = '{node.run}/runc'
-SystemdCgroup = false
+SystemdCgroup = {str(systemd_cgroup).lower()}
 """
 
 
@@ -203,26 +207,47 @@ def services(node: Node) -> list[Service]:
     return [containerd(node), kubelet(node), proxy(node)]
 
 
+def configuration(node: Node, containerd: str, kubelet: Mapping[str, object]) -> dict[Path, str]:
+    """What the node's programs read at their start, by file.
+
+    Args:
+        node: The node.
+        containerd: The configuration of its containerd.
+        kubelet: The configuration of its kubelet.
+    """
+    documents = {
+        "cni/10-pods.conflist": cni_config(node),
+        "kubelet.json": kubelet,
+        "kube-proxy.json": proxy_config(node),
+    }
+    kubeconfigs = (
+        Kubeconfig(certificates.kubelet(node), _kubeconfig_file(node, "kubelet")),
+        Kubeconfig(certificates.PROXY, _kubeconfig_file(node, "kube-proxy")),
+    )
+    return {
+        node.state / "resolv.conf": "",
+        node.state / "containerd.toml": containerd,
+        **{
+            node.state / name: json.dumps(document, indent=2) + "\n"
+            for name, document in documents.items()
+        },
+        **{one.file: one.render() for one in kubeconfigs},
+    }
+
+
 def write_configuration(node: Node) -> None:
-    """Write what the node's programs read at their start."""
+    """Write what the node's programs read at their start, for root only."""
     for folder in (node.state / "cni", node.state / "volume-plugins", node.run):
         folder.mkdir(parents=True, exist_ok=True)
-    (node.state / "resolv.conf").write_text("")
-    (node.state / "containerd.toml").write_text(
-        containerd_config(
-            node,
-            snapshotter="overlayfs" if has_overlay(node.state) else "native",
-            restrict_oom_score=not may_lower_oom_score(),
-        )
+    containerd = containerd_config(
+        node,
+        snapshotter="overlayfs" if has_overlay(node.state) else "native",
+        restrict_oom_score=not may_lower_oom_score(),
+        systemd_cgroup=False,
     )
-    for name, document in (
-        ("cni/10-pods.conflist", cni_config(node)),
-        ("kubelet.json", kubelet_config(node)),
-        ("kube-proxy.json", proxy_config(node)),
-    ):
-        (node.state / name).write_text(json.dumps(document, indent=2) + "\n")
-    Kubeconfig(certificates.kubelet(node), _kubeconfig_file(node, "kubelet")).write()
-    Kubeconfig(certificates.PROXY, _kubeconfig_file(node, "kube-proxy")).write()
+    for file, text in configuration(node, containerd, kubelet_config(node)).items():
+        file.touch(mode=0o600)
+        file.write_text(text)
 
 
 def has_overlay(folder: Path) -> bool:

@@ -83,8 +83,14 @@ BUILDING_IMAGES = (
 )
 """What building the pause and busybox images needs."""
 
-EVERYTHING = RUNNING + BUILDING_RUNC + BUILDING_IMAGES
-"""What any command may need; the tests compile programs of their own with the same compiler."""
+TESTING = (
+    _program("javac", "default-jdk-headless"),
+    _program("node", "nodejs"),
+)
+"""Runtimes whose processes the tests enrol; they compile C programs with the same compiler."""
+
+EVERYTHING = RUNNING + BUILDING_RUNC + BUILDING_IMAGES + TESTING
+"""What any command may need."""
 
 
 def static_busybox() -> Path | None:

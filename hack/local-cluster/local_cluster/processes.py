@@ -30,12 +30,16 @@ class Service:
         command: The program with its arguments, exactly as /proc shows it.
         namespace: The network namespace it runs in, None for the host's.
         search_path: Folders that go before the system's on its PATH.
+        niceness: How much it gives way to others.
+        mark: The argument that tells it from other services of the same program.
     """
 
     name: str
     command: tuple[str, ...]
     namespace: Path | None = None
     search_path: tuple[Path, ...] = field(default=())
+    niceness: int = 0
+    mark: str = ""
 
     @property
     def log(self) -> Path:
@@ -68,6 +72,7 @@ def outdated(service: Service) -> list[int]:
         if (command := command_of(pid))
         and Path(command[0]).name == Path(service.command[0]).name
         and command != service.command
+        and (not service.mark or service.mark in command)
         and not _is_shim_or_child(command)
     ]
 
@@ -90,10 +95,11 @@ def start(service: Service) -> int:
         "LANG": "C.UTF-8",
     }
     enter = ["nsenter", f"--net={service.namespace}", "--"] if service.namespace else []
+    nice = ["nice", "-n", str(service.niceness)]
     joins = [str(file) for file in cgroups.entrances()]
     with service.log.open("ab") as log:
         process = subprocess.Popen(
-            ["sh", "-c", _JOIN_THEN_RUN, "sh", *joins, "--", *enter, *service.command],
+            ["sh", "-c", _JOIN_THEN_RUN, "sh", *joins, "--", *enter, *nice, *service.command],
             cwd="/",
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -16,10 +16,11 @@ from local_cluster import layout, prerequisites
 from local_cluster.components import duration
 from local_cluster.errors import LocalClusterError
 from local_cluster.prerequisites import Need, which
-from virtual_machines import debian
+from virtual_machines import debian, modules
 from virtual_machines.cpio import Archive
 from virtual_machines.debian import Apt
 from virtual_machines.machines import (
+    MODULES,
     ROOT_PACKAGES,
     ROOT_SUITES,
     Architecture,
@@ -51,18 +52,19 @@ def needs(architecture: Architecture) -> tuple[Need, ...]:
 
 
 def kernel_folder(kernel: Kernel) -> Path:
-    """Where a kernel is kept: `vmlinuz`, and `release` with what uname says."""
-    recipe = (RECIPE, kernel.architecture.name, kernel.suites, kernel.package)
-    return _folder(f"vm-kernel-{kernel.name}", recipe)
+    """Where a kernel is kept: `vmlinuz`, `release` with what uname says, and `modules`."""
+    recipe = (RECIPE, kernel.architecture.name, kernel.suites, kernel.package, MODULES)
+    return folder(f"vm-kernel-{kernel.name}", recipe)
 
 
 def root_folder(architecture: Architecture) -> Path:
     """Where a root file system is kept: `root.cpio`."""
     recipe = (RECIPE, architecture.name, ROOT_SUITES, ROOT_PACKAGES, UNUSED)
-    return _folder(f"vm-root-{architecture.name}", recipe)
+    return folder(f"vm-root-{architecture.name}", recipe)
 
 
-def _folder(name: str, recipe: object) -> Path:
+def folder(name: str, recipe: object) -> Path:
+    """Where something is kept that is made by a recipe."""
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     return layout.user_cache() / f"{name}-{key}"
 
@@ -79,16 +81,21 @@ def ensure(kernel: Kernel, say: Say, *, newest: bool = False) -> None:
         LocalClusterError: A package could not be had.
     """
     prerequisites.provide(needs(kernel.architecture), say)
-    with _only_one(say):
-        folder = kernel_folder(kernel)
-        if newest or not folder.is_dir():
-            say(f"Kernel {kernel.name}: fetching it from {', '.join(kernel.suites)} ...")
-            _make(folder, lambda work: _make_kernel(kernel, work), say)
-            say(f"Kernel {kernel.name}: {release(kernel)}")
-        folder = root_folder(kernel.architecture)
-        if newest or not folder.is_dir():
+    with only_one(say):
+        ensure_kernel(kernel, say, newest=newest)
+        root = root_folder(kernel.architecture)
+        if newest or not root.is_dir():
             say(f"Programs for {kernel.architecture.name}: fetching Debian packages ...")
-            _make(folder, lambda work: _make_root(kernel.architecture, work), say)
+            make(root, lambda work: _make_root(kernel.architecture, work), say)
+
+
+def ensure_kernel(kernel: Kernel, say: Say, *, newest: bool = False) -> None:
+    """Fetch a kernel if it is not there; for who holds `only_one`."""
+    kept = kernel_folder(kernel)
+    if newest or not kept.is_dir():
+        say(f"Kernel {kernel.name}: fetching it from {', '.join(kernel.suites)} ...")
+        make(kept, lambda work: _make_kernel(kernel, work), say)
+        say(f"Kernel {kernel.name}: {release(kernel)}")
 
 
 def release(kernel: Kernel) -> str:
@@ -97,7 +104,8 @@ def release(kernel: Kernel) -> str:
 
 
 @contextlib.contextmanager
-def _only_one(say: Say) -> Iterator[None]:
+def only_one(say: Say) -> Iterator[None]:
+    """Hold the lock of everything that makes what machines need."""
     cache = layout.user_cache()
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "vm.lock").open("w") as lock:
@@ -111,20 +119,26 @@ def _only_one(say: Say) -> Iterator[None]:
         yield
 
 
-def _make(folder: Path, fill: Callable[[Path], None], say: Say) -> None:
-    """Fill a folder elsewhere and give it its name: it is there whole or not at all."""
+def make(kept: Path, fill: Callable[[Path], None], say: Say) -> None:
+    """Fill a folder elsewhere and give it its name: it is there whole or not at all.
+
+    Args:
+        kept: Its name.
+        fill: Called with a folder to work in, whose `result` is what shall be kept.
+        say: Where progress goes.
+    """
     started = time.monotonic()
-    work = Path(tempfile.mkdtemp(prefix=".vm-", dir=folder.parent))
+    work = Path(tempfile.mkdtemp(prefix=".vm-", dir=kept.parent))
     try:
         result = work / "result"
         result.mkdir()
         fill(work)
-        if folder.exists():
-            folder.rename(work / "old")
-        result.rename(folder)
+        if kept.exists():
+            kept.rename(work / "old")
+        result.rename(kept)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    say(f"{folder.name}: done after {duration(time.monotonic() - started)}")
+    say(f"{kept.name}: done after {duration(time.monotonic() - started)}")
 
 
 def _make_kernel(kernel: Kernel, work: Path) -> None:
@@ -136,8 +150,9 @@ def _make_kernel(kernel: Kernel, work: Path) -> None:
         raise LocalClusterError(
             f"{kernel.package} of {', '.join(kernel.suites)} names no kernel image."
         )
-    # Newer suites split an image: its package is empty and depends on the one with the kernel.
-    parts = [name for name in apt.depends(image) if name.startswith("linux-binary-")]
+    # Newer suites split an image: its package is empty and depends on those with the files.
+    pieces = ("linux-base-", "linux-binary-", "linux-modules-")
+    parts = [name for name in apt.depends(image) if name.startswith(pieces)]
     root = work / "root"
     debian.unpack(apt.fetch(parts or [image]), root)
     found = [*root.glob("boot/vmlinuz-*"), *root.glob("usr/lib/modules/*/vmlinuz")]
@@ -146,17 +161,22 @@ def _make_kernel(kernel: Kernel, work: Path) -> None:
     version = image.removeprefix("linux-image-")
     shutil.move(found[0], work / "result" / "vmlinuz")
     (work / "result" / "release").write_text(version + "\n")
+    folders = [*root.glob(f"lib/modules/{version}"), *root.glob(f"usr/lib/modules/{version}")]
+    kept = work / "result" / "modules"
+    kept.mkdir()
+    for number, (name, module) in enumerate(modules.in_load_order(folders[0], MODULES).items()):
+        (kept / f"{number:02}-{name}.ko").write_bytes(module)
 
 
 def _make_root(architecture: Architecture, work: Path) -> None:
     mirrors = debian.machine_mirrors()
     root = work / "root"
-    _unpack_root(architecture, ROOT_PACKAGES, work / "apt", root, mirrors)
+    unpack_root(architecture, ROOT_PACKAGES, work / "apt", root, mirrors)
     host = host_architecture()
     programs = root
     if host is not None and host != architecture:
         programs = work / "host"
-        _unpack_root(host, ("python3",), work / "host-apt", programs, mirrors)
+        unpack_root(host, ("python3",), work / "host-apt", programs, mirrors)
     for pattern in UNUSED:
         for folder in root.glob(pattern):
             shutil.rmtree(folder)
@@ -174,13 +194,14 @@ def _make_root(architecture: Architecture, work: Path) -> None:
         archive.close()
 
 
-def _unpack_root(
+def unpack_root(
     architecture: Architecture,
     packages: tuple[str, ...],
     lists: Path,
     root: Path,
     mirrors: debian.Mirrors,
 ) -> None:
+    """Unpack packages and what they need into a root file system."""
     for name in _MERGED:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")

@@ -114,5 +114,32 @@ ROOT_PACKAGES = (
     "python3-pytest",
     "python3-pytest-timeout",
     "python3-urllib3",
+    "runc",
     "util-linux",
 )
+
+DISK_PACKAGES = (
+    "busybox-static",
+    "coreutils",
+    "dash",
+    "iproute2",
+    "iptables",
+    "kmod",
+    "libseccomp2",
+    "mount",
+    "procps",
+    "systemd",
+    "systemd-sysv",
+    "util-linux",
+)
+"""What a machine that stays up has on its disk, beside the programs it is made for."""
+
+MODULES = (
+    *("virtio_pci", "virtio_blk", "virtio_net", "ext4"),
+    *("overlay", "veth", "bridge", "br_netfilter"),
+    *("nf_conntrack", "nf_nat", "nft_compat", "nft_chain_nat", "nft_reject_ipv4"),
+    *("ipt_REJECT", "xt_MASQUERADE", "xt_REDIRECT", "xt_addrtype", "xt_comment", "xt_conntrack"),
+    *("xt_limit", "xt_mark", "xt_multiport", "xt_nat", "xt_recent", "xt_set", "xt_statistic"),
+    *("xt_tcpudp",),
+)
+"""Its hardware, and what containers, a bridge for them and kube-proxy need of a kernel."""

@@ -16,12 +16,21 @@ from ksm_operator.agent.news import (
     News,
 )
 from ksm_operator.agent.placement import Placement, place
-from ksm_operator.kernel import CgroupWatch, Created, Deleted, Entered, pids, walk
+from ksm_operator.kernel import (
+    CgroupWatch,
+    Created,
+    Deleted,
+    Entered,
+    KernelError,
+    find_process,
+    pids,
+    walk,
+)
 
 if TYPE_CHECKING:
     import queue
 
-    from ksm_operator.kernel import Hierarchy
+    from ksm_operator.kernel import Hierarchy, Process
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +62,17 @@ def containers(hierarchy: Hierarchy) -> dict[str, Placement]:
 def processes_in(hierarchy: Hierarchy, path: str) -> list[int]:
     """Return the pids in a container's cgroup and below it."""
     return [pid for directory in walk(hierarchy.path(path)) for pid in pids(directory)]
+
+
+def living_in(hierarchy: Hierarchy, path: str) -> list[Process]:
+    """Return who lives in a container's cgroup now, the oldest first."""
+    found = []
+    for pid in processes_in(hierarchy, path):
+        try:
+            found.append(find_process(pid))
+        except KernelError:
+            continue
+    return sorted(found, key=lambda process: (process.start_time, process.pid))
 
 
 class CgroupListener(threading.Thread):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from ksm_operator.kernel.procfs import ancestors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -10,36 +12,23 @@ if TYPE_CHECKING:
     from ksm_operator.agent.state import Container
     from ksm_operator.kernel import Process
 
-MOST_ANCESTORS: Final = 64
 
-
-def is_ours(
-    process: Process,
-    container: Container,
-    parent_of: Callable[[int], int | None],
-    *,
-    fresh: bool = False,
-) -> bool:
-    """Tell whether a mergeable process inherited that from one that we enrolled. Pure.
+def is_ours(process: Process, container: Container, parent_of: Callable[[int], int | None]) -> bool:
+    """Tell whether one that merges as a whole inherited that from one that we enrolled. Pure.
 
     The nearest ancestor that is on record decides. One whose ancestors are all gone was made in
     the container after us, unless something in the container asks for merging by itself.
 
     Args:
-        process: who is mergeable and on no record.
+        process: who merges and is on no record.
         container: the record of its container.
         parent_of: the parent's pid; None if there is none.
-        fresh: the container is met for the first time, so that nothing can be orphaned by us.
     """
-    enrolled = {one.pid for one in container.enrolled}
-    own = {one.pid for one in container.own}
-    pid: int | None = process.pid
-    for _ in range(MOST_ANCESTORS):
-        pid = parent_of(pid) if pid is not None else None
-        if pid is None or pid <= 1:
-            break
-        if pid in enrolled:
+    whole = {one.pid for one in container.enrolled if not container.is_by_ranges(one)}
+    others = {one.pid for one in container.enrolled | container.own} - whole
+    for pid in ancestors(process.pid, parent_of):
+        if pid in whole:
             return True
-        if pid in own:
+        if pid in others:
             return False
-    return not own and not fresh
+    return not container.own

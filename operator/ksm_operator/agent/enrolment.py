@@ -1,4 +1,4 @@
-"""Enrols the processes of containers and releases them again, keeping the record straight."""
+"""Enrols the processes of containers, keeping the record straight; `releasing` undoes it."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ksm_operator.agent.cgroups import processes_in
-from ksm_operator.agent.descent import is_ours
+from ksm_operator.agent.cgroups import living_in, processes_in
+from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
+from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
+from ksm_operator.agent.releasing import FAILED, Releasing
 from ksm_operator.agent.state import Container
 from ksm_operator.kernel import (
+    Advised,
     AlreadyMergeable,
+    Intent,
     KernelError,
     Postponed,
     Process,
     ProcessGone,
     Refused,
-    ReleaseProgress,
-    Rooms,
     SkipReason,
-    enrol,
-    find_process,
+    carry_out,
     is_alive,
+    merges_everything,
+    needs_repair,
+    prepare,
     read_ksm_stat,
+    read_program,
     read_stat,
     read_status,
-    release,
-    release_all,
+    repair_after_exec,
 )
+from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 from ksm_operator.kernel.exclusions import status_reason
 
 if TYPE_CHECKING:
@@ -37,15 +42,10 @@ if TYPE_CHECKING:
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
+    from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.state import State
 
 log = logging.getLogger(__name__)
-
-FAILED: Final = "Failed"
-"""The kernel refused what was asked, in a way that another try will hardly mend."""
-
-PATIENCE_SECONDS: Final = 10.0
-"""How long a release may be put off by what its process is doing before the node is blocked."""
 
 
 @dataclass(slots=True)
@@ -57,39 +57,29 @@ class Seen:
         postponed: processes to try again.
         first: the oldest process seen.
         logged: reasons that were logged already.
+        looks: what enrolled processes were like when their ranges were read last.
     """
 
     skipped: dict[Process, str] = field(default_factory=dict)
     postponed: dict[Process, str] = field(default_factory=dict)
     first: Process | None = None
     logged: dict[Process, str] = field(default_factory=dict)
+    looks: dict[Process, Look] = field(default_factory=dict)
 
+    def forget_but(self, living: Iterable[Process]) -> None:
+        """Forget everybody else, and who was to be tried again: that is now."""
+        here = set(living)
+        self.skipped = {one: why for one, why in self.skipped.items() if one in here}
+        self.logged = {one: why for one, why in self.logged.items() if one in here}
+        self.looks = {one: look for one, look in self.looks.items() if one in here}
+        self.postponed = {}
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A process that could not be released yet.
-
-    Attributes:
-        process: who.
-        path: its container's cgroup.
-        remaining_bytes: what it still has merged.
-        reason: why.
-        since: monotonic time of the first try.
-        level: the cgroup that lacks room, or `node`; None if that is not why.
-        lacking_bytes: how much more room it would take.
-    """
-
-    process: Process
-    path: str
-    remaining_bytes: int
-    reason: str
-    since: float
-    level: str | None = None
-    lacking_bytes: int = 0
-
-    def blocks(self, now: float) -> bool:
-        """Tell whether somebody should hear of it: not of a thread that was busy for a moment."""
-        return self.reason in ("NoHeadroom", FAILED) or now - self.since >= PATIENCE_SECONDS
+    def skip(self, process: Process, reason: str) -> None:
+        """Leave a process alone until it is looked at anew."""
+        self.skipped[process] = reason
+        if self.logged.get(process) != reason:
+            self.logged[process] = reason
+            log.info("process skipped", extra={"pid": process.pid, "reason": reason})
 
 
 class Enrolment:
@@ -98,7 +88,6 @@ class Enrolment:
     Attributes:
         state: what is remembered; replaced as a whole when everything was given back.
         seen: what is known of containers beyond the state, by cgroup path.
-        left: processes whose release did not succeed yet.
     """
 
     def __init__(
@@ -106,20 +95,23 @@ class Enrolment:
     ) -> None:
         self.state = state
         self.seen: dict[str, Seen] = {}
-        self.left: dict[Process, Left] = {}
         self._host = host
         self._save = save
         self._metrics = metrics
+        self._releasing = Releasing(host, state, save, metrics)
+
+    @property
+    def left(self) -> dict[Process, Left]:
+        """Processes whose release did not succeed yet."""
+        return self._releasing.left
+
+    def release(self, paths: Iterable[str], reserve_percent: int) -> Generator[float, None, None]:
+        """Release what we enrolled in containers; see `Releasing.release`."""
+        return self._releasing.release(paths, reserve_percent)
 
     def processes(self, path: str) -> list[Process]:
         """Return who lives in a container now, the oldest first."""
-        found = []
-        for pid in processes_in(self._host.hierarchy, path):
-            try:
-                found.append(find_process(pid))
-            except KernelError:
-                continue
-        found.sort(key=lambda process: (process.start_time, process.pid))
+        found = living_in(self._host.hierarchy, path)
         if found:
             self.seen.setdefault(path, Seen()).first = found[0]
         return found
@@ -139,230 +131,188 @@ class Enrolment:
         return not {one.pid for one in known}.issuperset(processes_in(self._host.hierarchy, path))
 
     def attend(self, path: str, pod_uid: str) -> bool:
-        """Enrol what lives in a container and is not enrolled yet.
+        """Enrol what lives in a container and is not enrolled yet, and follow what has grown.
 
         Returns:
             Whether some process is to be tried again.
         """
+        container = self.state.containers.get(path)
+        # Whoever had ended before the list was made has no child that is missing in it.
+        ended = [one for one in container.marks if not is_alive(one)] if container else []
         now = self.processes(path)
         seen = self.seen.setdefault(path, Seen())
-        container = self.state.containers.get(path)
+        seen.forget_but(now)
+        grown: list[Process] = []
         if container is not None:
-            self._forget_dead(container, set(now))
-            self._verify(container, seen)
-        seen.skipped = {one: why for one, why in seen.skipped.items() if one in now}
-        seen.logged = {one: why for one, why in seen.logged.items() if one in now}
-        seen.postponed = {}
+            adopt_all((one for one in now if one not in seen.skipped), container)
+            _forget_dead(container, ended)
+            grown = self._verify(container, seen)
         known = container.enrolled | container.own if container else set()
         new = [one for one in now if one not in known and one not in seen.skipped]
-        if not new:
+        if not new and not grown:
             return False
         fresh = container is None
         if container is None:
-            container = self._intend(path, pod_uid, new)
-            new = [one for one in new if one not in container.own]
-        enrolled = [one for one in new if self._enrol(one, container, seen, fresh=fresh)]
-        if fresh and not container.own and all(_untouched(seen.skipped.get(one)) for one in new):
-            # Nobody was asked to merge, so nobody can have inherited it. A record of anything
-            # else stays: a process that took the call and ended may have left a child behind,
-            # which only this record tells from one that was mergeable before us.
+            container = self.state.containers[path] = Container(pod_uid, path)
+        intents = [
+            intent
+            for one in (*new, *grown)
+            if (intent := self._prepare(one, container, seen, fresh=fresh)) is not None
+        ]
+        # On record before the first of them is done.
+        for intent in intents:
+            container.put(intent.process, intent.marks)
+        if fresh or any(not intent.marks.is_plain for intent in intents):
+            self._save()
+        done = [one for one in intents if self._carry_out(one, container, seen, fresh=fresh)]
+        if fresh and _nobody_was_asked(container, seen, new):
+            # Nobody can have inherited it. A record of anything else stays: a process that took the
+            # call and ended may have left a child behind, which only this record tells from one
+            # that was mergeable before us.
             del self.state.containers[path]
-        self._save()
-        if enrolled:
+        if new or intents:
+            self._save()
+        if done:
             log.info(
                 "processes enrolled",
-                extra={"podUID": pod_uid, "cgroup": path, "pids": [one.pid for one in enrolled]},
+                extra={
+                    "podUID": pod_uid,
+                    "cgroup": path,
+                    "pids": [one.process.pid for one in done],
+                },
             )
         return bool(seen.postponed)
 
-    def _intend(self, path: str, pod_uid: str, processes: list[Process]) -> Container:
-        """Record a container before anything in it is enrolled, with those who were there first."""
-        container = Container(pod_uid, path)
-        for process in processes:
-            try:
-                if read_ksm_stat(process).merge_any:
-                    container.own.add(process)
-            except KernelError:
-                continue
-        self.state.containers[path] = container
-        self._save()
-        return container
-
-    def _enrol(  # noqa: PLR0911 - one line per answer of the kernel layer
+    def _prepare(
         self, process: Process, container: Container, seen: Seen, *, fresh: bool
-    ) -> bool:
-        started = time.monotonic()
+    ) -> Intent | None:
+        """Find out what is to be done with a process, and note why nothing is."""
+        on_record = process in container.enrolled
         try:
-            result = enrol(process, self._host.tracer)
+            look = _look_at(process, read_status(process.pid))
+            prepared = prepare(process, self._host.features, container.marks.get(process))
         except ProcessGone:
-            return False
-        except Refused as error:
-            reason = str(error.reason)
-            seen.skipped[process] = reason
-            if seen.logged.get(process) != reason:
-                seen.logged[process] = reason
-                log.info("process skipped", extra={"pid": process.pid, "reason": reason})
-            return False
-        except Postponed as error:
-            if _merges(process):  # the call was made before something came between
-                container.enrolled.add(process)
-                return True
+            container.enrolled.discard(process)
+            return None
+        except KernelError as error:
+            if not on_record:
+                self._put_off(process, error, seen)
+            elif isinstance(error, Postponed) and error.reason == NOTHING_TO_MARK:
+                seen.looks[process] = look
+            return None
+        if isinstance(prepared, AlreadyMergeable):
+            self._found_merging(process, container, fresh=fresh)
+            return None
+        seen.looks[process] = look
+        return prepared
+
+    def _put_off(self, process: Process, error: KernelError, seen: Seen) -> None:
+        if isinstance(error, Refused):
+            seen.skip(process, str(error.reason))
+        elif isinstance(error, Postponed) and error.reason == NOTHING_TO_MARK:
+            seen.skip(process, error.reason)
+        elif isinstance(error, Postponed):
             seen.postponed[process] = error.reason
             log.debug("process postponed", extra={"pid": process.pid, "reason": error.reason})
-            return False
-        except KernelError as error:
-            if _merges(process):
-                container.enrolled.add(process)
-                return True
+        else:
             self._metrics.errors.labels("enrol").inc()
             seen.skipped[process] = FAILED
             log.warning("process not enrolled", extra={"pid": process.pid, "error": str(error)})
+
+    def _found_merging(self, process: Process, container: Container, *, fresh: bool) -> None:
+        """Put one on record that merges as a whole, whoever asked for that."""
+        container.drop(process)
+        try:
+            if not fresh and adopt(process, container):
+                return
+        except KernelError:
+            return
+        container.own.add(process)
+        log.info("process was mergeable before", extra={"pid": process.pid})
+
+    def _carry_out(self, intent: Intent, container: Container, seen: Seen, *, fresh: bool) -> bool:
+        process, started = intent.process, time.monotonic()
+        try:
+            result = carry_out(intent, self._host.tracer)
+        except KernelError as error:
+            seen.looks.pop(process, None)
+            # The call may have been made before something came between.
+            if keep_what_holds(process, container):
+                return True
+            if not isinstance(error, ProcessGone):
+                self._put_off(process, error, seen)
             return False
         if isinstance(result, AlreadyMergeable):
-            if result.by == "Prctl" and is_ours(process, container, _parent, fresh=fresh):
-                container.enrolled.add(process)
-                return True
-            container.own.add(process)
-            log.info("process was mergeable before", extra={"pid": process.pid, "by": result.by})
+            self._found_merging(process, container, fresh=fresh)
             return False
+        if isinstance(result, Advised):
+            container.put(process, result.marks)
         self._metrics.enrol_seconds.observe(time.monotonic() - started)
-        container.enrolled.add(process)
         return True
 
-    def _verify(self, container: Container, seen: Seen) -> None:
-        """Find those whose enrolment did not last (an exec on some kernels) or should not."""
+    def _verify(self, container: Container, seen: Seen) -> list[Process]:
+        """Find those whose enrolment did not last (an exec on some kernels) or should not.
+
+        Returns:
+            Those of which more is to be marked, since they have grown.
+        """
+        grown = []
         for process in list(container.enrolled):
             try:
-                if read_ksm_stat(process).merge_any is False:
-                    container.enrolled.discard(process)
-                    continue
-                reason = status_reason(read_stat(process.pid).comm, read_status(process.pid))
+                status = read_status(process.pid)
+                reason = status_reason(read_stat(process.pid).comm, status)
+                look = _look_at(process, status)
+                # It was enrolled while it was still the runtime's init.
+                if reason is SkipReason.PAUSE:
+                    if self._releasing.release_now(process, container):
+                        container.drop(process)
+                        seen.skipped[process] = seen.logged[process] = str(reason)
+                        self._save()
+                elif container.is_by_ranges(process):
+                    if self._has_grown(process, container, look, seen.looks.get(process)):
+                        grown.append(process)
+                elif not self._lasts(process, look, seen):
+                    self._bring_back(process, container)
             except KernelError:
                 continue
-            # It was enrolled while it was still the runtime's init.
-            if reason is SkipReason.PAUSE and self._release_now(process, container):
-                container.enrolled.discard(process)
-                seen.skipped[process] = seen.logged[process] = str(reason)
-                self._save()
+        return grown
 
-    def release(self, paths: Iterable[str], reserve_percent: int) -> Generator[float, None, None]:
-        """Release what we enrolled in containers, as far as there is room, sharers before payers.
-
-        It may be closed at any time: what was released by then is off the record, no more.
-
-        Args:
-            paths: cgroups of the containers.
-            reserve_percent: share of MemTotal that must stay available.
-
-        Yields:
-            After each small step, the seconds to wait before the next.
-        """
-        containers = self.state.containers
-        leaving = {path: containers[path] for path in paths if path in containers}
-        released: set[Process] = set()
-
-        def members() -> set[Process]:
-            # A child that was forked before its parent's turn came is found by another look.
-            self._inherit_all(leaving)
-            enrolled = (container.enrolled for container in leaving.values())
-            return set().union(*enrolled) - released
-
-        def told(process: Process, outcome: ReleaseProgress | KernelError) -> None:
-            for container in leaving.values():
-                if process in container.enrolled and self._settle(process, container, outcome):
-                    released.add(process)
-
-        rooms = Rooms(self._host.hierarchy, reserve_percent / 100)
-        try:
-            yield from release_all(members, self._host.tracer, rooms, told)
-        finally:
-            # Whose child is whose can only be told while the parents are on record.
-            self._inherit_all(leaving)
-            for path, container in leaving.items():
-                container.enrolled -= released
-                if not container.enrolled and containers.pop(path, None) is not None:
-                    extra = {"podUID": container.pod_uid, "cgroup": path}
-                    log.info("container released", extra=extra)
-            self._save()
-
-    def _inherit_all(self, leaving: Mapping[str, Container]) -> None:
-        for path, container in leaving.items():
-            self._inherit(path, container)
-
-    def _inherit(self, path: str, container: Container) -> None:
-        """Put children of enrolled processes on record that nobody has looked at yet."""
-        for process in self.processes(path):
-            if process in container.enrolled or process in container.own:
-                continue
-            if _merges(process) and is_ours(process, container, _parent):
-                container.enrolled.add(process)
-
-    def _settle(
-        self, process: Process, container: Container, progress: ReleaseProgress | KernelError
+    def _has_grown(
+        self, process: Process, container: Container, now: Look, before: Look | None
     ) -> bool:
-        """Keep the record of how far a release came; True if the process holds nothing of ours."""
-        if isinstance(progress, ProcessGone):
-            self.left.pop(process, None)
-            return True
-        if isinstance(progress, KernelError):
-            self._metrics.errors.labels("release").inc()
-            self._put_off(process, container, ReleaseProgress(False, 0, FAILED))
-            log.warning("process not released", extra={"pid": process.pid, "error": str(progress)})
+        """Whether one that is enrolled by ranges may have more to mark."""
+        marks = container.marks[process]
+        if marks.program != now.program or marks.intended:
+            # It has become another program; or an agent was killed before it was done.
+            return keep_what_holds(process, container)
+        return is_due(before, now, follows_growth=True)
+
+    def _lasts(self, process: Process, now: Look, seen: Seen) -> bool:
+        """Whether merging is still on for the whole process, and ksmd knows of it."""
+        before = seen.looks.get(process)
+        stat = read_ksm_stat(process)
+        is_on = stat.merge_any
+        due = is_due(before, now, follows_growth=False)
+        if is_on is None:  # reading all ranges costs more
+            is_on = merges_everything(process) if due else True
+        if not is_on:
             return False
-        if progress.done:
-            self.left.pop(process, None)
-            self._metrics.released.inc()
-            log.info(
-                "process released",
-                extra={"pid": process.pid, "bytes": progress.freed_bytes},
-            )
-            return True
-        if process not in self.left:
-            log.info(
-                "process not released yet",
-                extra={
-                    "pid": process.pid,
-                    "cgroup": container.path,
-                    "reason": progress.reason,
-                    "remainingBytes": progress.remaining_bytes,
-                    "lacking": progress.level or "",
-                    "lackingBytes": progress.lacking_bytes,
-                },
-            )
-        self._put_off(process, container, progress)
-        return False
+        if due:
+            if needs_repair(self._host.features, stat):
+                repair_after_exec(process, self._host.tracer)
+            seen.looks[process] = now
+        return True
 
-    def _release_now(self, process: Process, container: Container) -> bool:
-        """Without asking for room: for one that holds next to nothing."""
-        try:
-            outcome: ReleaseProgress | KernelError
-            outcome = release(process, self._host.tracer, lambda: None)
-        except KernelError as error:
-            outcome = error
-        return self._settle(process, container, outcome)
-
-    def _put_off(self, process: Process, container: Container, progress: ReleaseProgress) -> None:
-        before = self.left.get(process)
-        self.left[process] = Left(
-            process,
-            container.path,
-            progress.remaining_bytes,
-            progress.reason or "Unknown",
-            before.since if before is not None else time.monotonic(),
-            progress.level,
-            progress.lacking_bytes,
-        )
-
-    def _forget_dead(self, container: Container, here: set[Process]) -> None:
-        container.enrolled = {one for one in container.enrolled if one in here or is_alive(one)}
-        container.own = {one for one in container.own if one in here or is_alive(one)}
+    def _bring_back(self, process: Process, container: Container) -> None:
+        """Take one off the record for which merging is off again; its own marks come back."""
+        if process not in container.marks or self._releasing.release_now(process, container):
+            container.drop(process)
 
     def prune(self) -> None:
         """Forget containers in which nobody lives any more, and what was seen in lost ones."""
         gone = []
         for path, container in self.state.containers.items():
-            container.enrolled = {one for one in container.enrolled if is_alive(one)}
-            container.own = {one for one in container.own if is_alive(one)}
+            _forget_dead(container, ())
             if not container.enrolled and not container.own and not self.processes(path):
                 gone.append(path)
         for path in gone:
@@ -372,7 +322,7 @@ class Enrolment:
             for path, seen in self.seen.items()
             if path in self.state.containers or self._host.hierarchy.path(path).is_dir()
         }
-        self.left = {one: left for one, left in self.left.items() if is_alive(one)}
+        self._releasing.forget_dead()
         if gone:
             self._save()
 
@@ -399,20 +349,20 @@ class Enrolment:
         return reasons
 
 
-def _untouched(skipped: str | None) -> bool:
-    """True for a process that was refused before it could make the call."""
-    return skipped is not None and skipped != FAILED
+def _forget_dead(container: Container, ended: Iterable[Process]) -> None:
+    """Forget who has ended; of their marks those alone whose children have been looked for."""
+    container.enrolled = {one for one in container.enrolled if is_alive(one)}
+    container.own = {one for one in container.own if is_alive(one)}
+    for process in ended:
+        container.marks.pop(process, None)
 
 
-def _merges(process: Process) -> bool:
-    try:
-        return bool(read_ksm_stat(process).merge_any)
-    except KernelError:
+def _look_at(process: Process, status: dict[str, str]) -> Look:
+    return Look(read_program(process), anonymous_bytes(status), time.monotonic())
+
+
+def _nobody_was_asked(container: Container, seen: Seen, new: Iterable[Process]) -> bool:
+    """True if each process was refused before it could make the call."""
+    if container.own or container.enrolled:
         return False
-
-
-def _parent(pid: int) -> int | None:
-    try:
-        return read_stat(pid).ppid
-    except KernelError:
-        return None
+    return all(seen.skipped.get(one, FAILED) != FAILED for one in new)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.placement import place
 from ksm_operator.agent.wire import ForeignMerger
-from ksm_operator.kernel import KernelError, mergeable_processes, read_cgroup, read_stat
+from ksm_operator.kernel import (
+    KernelError,
+    is_marked,
+    mergeable_processes,
+    read_cgroup,
+    read_stat,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,11 +37,15 @@ def foreign_mergers(host: Host, domain: Collection[str]) -> tuple[list[ForeignMe
         pid = mergeable.process.pid
         try:
             placement = place(read_cgroup(pid).get(controller, ""))
-            command = read_stat(pid).comm.encode(errors="replace").decode()
+            stat = read_stat(pid)
+            if placement is not None and placement.container_path in domain:
+                continue
+            # Our own children try what the kernel does.
+            if stat.ppid == os.getpid() or not is_marked(mergeable):
+                continue
         except KernelError:
             continue
-        if placement is not None and placement.container_path in domain:
-            continue
+        command = stat.comm.encode(errors="replace").decode()
         count += 1
         if len(found) < MOST:
             found.append(

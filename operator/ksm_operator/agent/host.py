@@ -37,21 +37,23 @@ class Obstacle(Exception):  # noqa: N818 - what stands in the way, not an error 
 
     Attributes:
         reason: a condition reason.
+        features: what the kernel can, if it got as far as asking.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, features: KernelFeatures | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.features = features
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Host:
     """What the agent works with.
 
     Attributes:
         sysfs: ksmd's files.
         hierarchy: the memory cgroups of the host.
-        features: what the kernel can.
+        features: what the kernel can; replaced when more of it is found out.
         tracer: makes processes run system calls, in a process of its own.
         boot_time: when the kernel started, seconds since the epoch.
         ksmd: pid of ksmd; None if it cannot be seen.
@@ -90,13 +92,7 @@ def open_host() -> Host:
         hierarchy = whole_memory_hierarchy()
         features = probe()
         if features.unsupported is not None:
-            raise Obstacle("Unsupported", features.unsupported)
-        if features.method != "Prctl":
-            raise Obstacle(
-                "Unsupported",
-                f"Kernel {features.release} does not know PR_SET_MEMORY_MERGE: "
-                "Linux 6.4 or later is needed.",
-            )
+            raise Obstacle("Unsupported", features.unsupported, features)
         return Host(
             sysfs=KsmSysfs(find_writable_root()),
             hierarchy=hierarchy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -29,6 +30,12 @@ class Metrics:
             "Memory given back less the kernel's own cost of merging; may be negative.",
             registry=self.registry,
         )
+        self.phantom = Gauge(
+            "ksm_node_phantom_bytes",
+            "Merged pages charged to cgroups that no longer map them; NaN where not measured.",
+            registry=self.registry,
+        )
+        self.phantom.set(math.nan)
         self._ksmd_cpu = Counter(
             "ksm_node_ksmd_cpu_seconds",
             "CPU time that ksmd used since boot.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.enrolment import Enrolment
+from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.knobs import Knobs, Troubles
 from ksm_operator.agent.settings import optional_values, scanning_values
 from ksm_operator.agent.state import State
@@ -72,6 +73,7 @@ class Obedience:
         self.troubles = Troubles()
         self.unrestored: tuple[str, ...] = ()
         self._host = host
+        self._exec_trial = ExecTrial(host)
         self._save = save
         self._metrics = metrics
         self._stopped = stopped
@@ -194,6 +196,8 @@ class Obedience:
     def look_again(self) -> None:
         """Attend to every container once more."""
         now = time.monotonic()
+        if self.state.containers:
+            self._exec_trial.go_on()
         self.enrolment.retry_skipped()
         self._glances.clear()
         self._attempts = {path: (max(index, 1), now) for path, (index, _) in self._attempts.items()}

@@ -12,8 +12,8 @@ from ksm_operator.kernel.headroom import NODE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ksm_operator.agent.enrolment import Left
     from ksm_operator.agent.knobs import Troubles
+    from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.wire import ForeignMerger
 
 MIB = 1 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent import report
 from ksm_operator.agent.host import Host, Obstacle
 from ksm_operator.agent.knobs import Troubles
+from ksm_operator.agent.phantom import PhantomCharge
 from ksm_operator.agent.status import conditions, counts
 from ksm_operator.agent.wire import (
     Condition,
@@ -24,9 +26,9 @@ from ksm_operator.kernel import SkipReason, page_size, read_meminfo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ksm_operator.agent.enrolment import Left
     from ksm_operator.agent.metrics import Metrics
     from ksm_operator.agent.obey import Obedience
+    from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.state import State
     from ksm_operator.agent.view import View
     from ksm_operator.kernel import KsmValues
@@ -86,6 +88,7 @@ class Reporter:
         self._metrics = metrics
         self._version = version
         self._cpu: list[tuple[float, int]] = []
+        self._phantom = PhantomCharge(self._host.hierarchy) if self._host is not None else None
 
     def _facts(self, progress: Progress) -> report.Facts:
         hands, spec, state = self._hands, progress.spec, self._state
@@ -133,6 +136,7 @@ class Reporter:
             # A pod's sandbox is a container to the kernel, with this one process in it.
             skipped.update({PAUSE: processes_skipped.get(PAUSE, 0)})
         milli_cpu = self._ksmd_milli_cpu()
+        phantom = self._phantom_bytes(values)
         self._metrics.foreign.set(progress.foreign_count)
         self._measure(values, merging_containers, enrolled, processes_skipped)
         return NodeStatus(
@@ -146,7 +150,7 @@ class Reporter:
             processes=counts(
                 enrolled + sum(processes_skipped.values()), enrolled, processes_skipped
             ),
-            memory=_memory(values if state.touched else None),
+            memory=_memory(values if state.touched else None, phantom),
             ksmd_milli_cpu=milli_cpu,
             # An empty map would be applied as null, which the schema refuses.
             baseline={
@@ -158,12 +162,23 @@ class Reporter:
             conditions=self.conditions,
         )
 
-    def _kernel(self) -> KernelStatus | None:
-        if self._host is None:
+    def _phantom_bytes(self, values: KsmValues | None) -> int | None:
+        if self._phantom is None or values is None:
             return None
-        features = self._host.features
+        size = self._phantom.read(
+            (process for one in self._state.containers.values() for process in one.enrolled),
+            anything_merged=self._state.touched and bool(values.pages_shared),
+        )
+        self._metrics.phantom.set(math.nan if size is None else size)
+        return size
+
+    def _kernel(self) -> KernelStatus | None:
+        found = self._host or self._obstacle
+        features = found.features if found is not None else None
+        if features is None:
+            return None
         names = features.names()
-        if self._host.tracer.oom_score_adj == NEVER_KILLED:
+        if self._host is not None and self._host.tracer.oom_score_adj == NEVER_KILLED:
             names.append(HELPER_IS_PROTECTED)
         return KernelStatus(
             release=features.release[:64],
@@ -200,13 +215,14 @@ class Reporter:
         metrics.count_skipped(skipped)
 
 
-def _memory(values: KsmValues | None) -> NodeMemory:
+def _memory(values: KsmValues | None, phantom: int | None) -> NodeMemory:
     available = read_meminfo().get("MemAvailable")
     if values is None:
         return NodeMemory(available_bytes=available)
     return NodeMemory(
         saved_bytes=values.saved_bytes(page_size()),
         profit_bytes=values.general_profit,
+        phantom_bytes=phantom,
         available_bytes=available,
     )
 

@@ -7,19 +7,74 @@ of at least everything that it did. A reboot clears it all, and the boot id tell
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
+from array import array
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ksm_operator.kernel import Baseline, Process
+from ksm_operator.kernel import Baseline, Marks, Process
+from ksm_operator.kernel.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION: Final = 1
+VERSION: Final = 2
+READABLE: Final = (1, VERSION)
+"""Version 1 knew no marks: whatever it enrolled was enrolled as a whole, with none of its own."""
+
+
+class MarksOnRecord(MutableMapping[Process, Marks]):
+    """Marks by process. A node's may be 200,000 ranges: kept as bare numbers, 16 bytes each."""
+
+    def __init__(self, marks: Mapping[Process, Marks] | None = None) -> None:
+        self._packed: dict[Process, tuple[Any, ...]] = {}
+        self.update(marks or {})
+
+    def __getitem__(self, process: Process) -> Marks:
+        return Marks.from_list(self._packed[process])
+
+    def __setitem__(self, process: Process, marks: Marks) -> None:
+        method, program, ranges, intended = marks.to_list()
+        self._packed[process] = (method, program, array("Q", ranges), array("Q", intended))
+
+    def __delitem__(self, process: Process) -> None:
+        del self._packed[process]
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, process: object) -> bool:
+        return process in self._packed
+
+    def method(self, process: Process) -> str | None:
+        """How a process was enrolled, if it is here."""
+        packed = self._packed.get(process)
+        return packed[0] if packed is not None else None
+
+    def to_list(self) -> list[Any]:
+        """As JSON types."""
+        return [
+            [one.pid, one.start_time, method, program, list(ranges), list(intended)]
+            for one, (method, program, ranges, intended) in sorted(self._packed.items())
+        ]
+
+    @classmethod
+    def from_list(cls, data: Any) -> MarksOnRecord:
+        """Read what `to_list` gave.
+
+        Raises:
+            ValueError, TypeError: not of that form.
+        """
+        return cls(
+            {
+                Process(int(pid), int(started)): Marks.from_list(marks)
+                for pid, started, *marks in data
+            }
+        )
 
 
 class StateError(Exception):
@@ -34,13 +89,33 @@ class Container:
         pod_uid: the uid in its cgroup's name.
         path: its cgroup, relative to the memory hierarchy's mount.
         enrolled: processes enrolled by us, their mergeable descendants included as they are seen.
-        own: processes that had asked for merging before us; never released by us.
+        own: processes that had asked for merging as a whole before us; never released by us.
+        marks: of those enrolled for which there is more to remember; one that has ended stays until
+            its children have been looked for.
     """
 
     pod_uid: str
     path: str
     enrolled: set[Process] = field(default_factory=set)
     own: set[Process] = field(default_factory=set)
+    marks: MarksOnRecord = field(default_factory=MarksOnRecord)
+
+    def put(self, process: Process, marks: Marks | None) -> None:
+        """Have a process on record as enrolled."""
+        self.enrolled.add(process)
+        if marks is None or marks.is_plain:
+            self.marks.pop(process, None)
+        else:
+            self.marks[process] = marks
+
+    def drop(self, process: Process) -> None:
+        """It holds nothing of ours."""
+        self.enrolled.discard(process)
+        self.marks.pop(process, None)
+
+    def is_by_ranges(self, process: Process) -> bool:
+        """Whether it is enrolled by `Madvise`."""
+        return self.marks.method(process) == "Madvise"
 
 
 @dataclass(slots=True)
@@ -81,6 +156,7 @@ class State:
                     "path": container.path,
                     "enrolled": [[one.pid, one.start_time] for one in sorted(container.enrolled)],
                     "own": [[one.pid, one.start_time] for one in sorted(container.own)],
+                    "marks": container.marks.to_list(),
                 }
                 for container in self.containers.values()
             ],
@@ -92,13 +168,13 @@ class State:
 
     @classmethod
     def from_dict(cls, data: Any) -> State:
-        """Read what `to_dict` gave.
+        """Read what `to_dict` gave, of this version or the one before.
 
         Raises:
             StateError: another version, or not of that form.
         """
         try:
-            if data["version"] != VERSION:
+            if data["version"] not in READABLE:
                 raise StateError(f"version {data['version']} is not {VERSION}")
             containers = [
                 Container(
@@ -106,6 +182,7 @@ class State:
                     entry["path"],
                     {Process(int(pid), int(started)) for pid, started in entry["enrolled"]},
                     {Process(int(pid), int(started)) for pid, started in entry["own"]},
+                    MarksOnRecord.from_list(entry["marks"] if data["version"] > 1 else ()),
                 )
                 for entry in data["containers"]
             ]
@@ -119,7 +196,7 @@ class State:
                 told=data["told"],
                 generation=int(data["generation"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StateError(f"not of the expected form: {error!r}") from error
 
     @property
@@ -159,16 +236,7 @@ def save(path: Path, state: State) -> None:
     Raises:
         StateError: it cannot be written.
     """
-    text = json.dumps(state.to_dict(), separators=(",", ":")).encode()
-    temporary = ""
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(prefix=".state-", dir=path.parent)
-        with os.fdopen(fd, "wb") as file:
-            file.write(text)
-        os.replace(temporary, path)  # noqa: PTH105 - a plain path is what mkstemp gave
+        replace_file(path, json.dumps(state.to_dict(), separators=(",", ":")).encode())
     except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108 - as above
         raise StateError(f"{path} cannot be written: {error.strerror}") from error

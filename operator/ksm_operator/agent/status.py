@@ -159,6 +159,7 @@ def _moved(before: NodeStatus, after: NodeStatus) -> bool:
     return (
         _differs(old.saved_bytes, new.saved_bytes, LEAST_BYTES)
         or _differs(old.profit_bytes or 0, new.profit_bytes or 0, LEAST_BYTES)
+        or _differs(old.phantom_bytes or 0, new.phantom_bytes or 0, LEAST_BYTES)
         or _differs(old.available_bytes or 0, new.available_bytes or 0, LEAST_BYTES)
         or _differs(before.ksmd_milli_cpu or 0, after.ksmd_milli_cpu or 0, LEAST_MILLI_CPU)
     )

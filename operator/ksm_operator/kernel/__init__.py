@@ -42,12 +42,17 @@ module                 what it answers
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`; or in two steps,
                        for a record between them: `prepare(process, features) -> Intent`,
                        `carry_out(intent, tracer)`
-:mod:`.madvise`        merging by ranges: `choose`, `advise`, `give_back`, `restore_own`
-:mod:`.release`        `release(process, tracer, headroom) -> ReleaseProgress`
-:mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays;
-                       `share_of(survey, processes, inodes) -> Share`: with the phantom charge
+:mod:`.marks`          `Marks`: that record; `settle(process, marks)` where the deed was broken off
+:mod:`.ranges`         `Range`, `joined`, `common`, `without`
+:mod:`.madvise`        merging by ranges: `choose`, `mark`, `restore_own`
+:mod:`.release`        `release(process, tracer, headroom, marks=...) -> ReleaseProgress`
+:mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays
+:mod:`.shares`         `share_of(survey, processes, inodes) -> Share`: with the phantom charge; pure
 :mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
 :mod:`.release_all`    `release_all(members, tracer, rooms, told)`: sharers before payers
+:mod:`.scene`          `look_steps(processes, rooms) -> Scene`: all that a planner is told
+:mod:`.guard_plan`     `plan_guard(members, pages, rooms) -> GuardPlan`: pure; `demands()`
+:mod:`.guard`          `relieve(members, breakable, tracer, rooms) -> Relief`: room for payers
 :mod:`.probe`          `probe() -> KernelFeatures`; `probe_exec(sysfs, seconds)` where ksmd runs
 :mod:`.lock`           `AgentLock(path)`: one changer per node, `acquire() -> bool`, `release()`
 =====================  =============================================================================
@@ -69,7 +74,9 @@ from ksm_operator.kernel.enrol import (
     carry_out,
     enrol,
     enrol_many,
+    needs_repair,
     prepare,
+    repair_after_exec,
 )
 from ksm_operator.kernel.errors import (
     KernelError,
@@ -84,6 +91,7 @@ from ksm_operator.kernel.errors import (
     Unsupported,
 )
 from ksm_operator.kernel.exclusions import SkipReason, why_not
+from ksm_operator.kernel.guard import Relief, relieve
 from ksm_operator.kernel.headroom import (
     Level,
     MemoryEvents,
@@ -94,22 +102,15 @@ from ksm_operator.kernel.headroom import (
 )
 from ksm_operator.kernel.helper import Helper
 from ksm_operator.kernel.lock import AgentLock
-from ksm_operator.kernel.madvise import GivenBack, Range, give_back, restore_own
+from ksm_operator.kernel.marks import Marks, read_program, settle
 from ksm_operator.kernel.mergeable import (
     Mergeable,
+    is_marked,
     is_mergeable,
     mergeable_processes,
     merges_everything,
 )
-from ksm_operator.kernel.payers import (
-    Estimate,
-    Share,
-    Survey,
-    cgroup_inodes,
-    cgroup_names,
-    share_of,
-    survey_payers,
-)
+from ksm_operator.kernel.payers import cgroup_inodes, cgroup_names, inodes_above, survey_payers
 from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
     KsmStat,
@@ -126,9 +127,11 @@ from ksm_operator.kernel.procfs import (
     read_stat,
     read_status,
 )
+from ksm_operator.kernel.ranges import Range
 from ksm_operator.kernel.release import ReleaseProgress, release
 from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
+from ksm_operator.kernel.shares import Estimate, Share, Survey, phantom_of, share_of
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
 from ksm_operator.kernel.sysfs import KsmSysfs, KsmValues, find_writable_root
 from ksm_operator.kernel.tracer import RemoteCalls, Tracer
@@ -153,7 +156,6 @@ __all__ = [
     "Enrolled",
     "Entered",
     "Estimate",
-    "GivenBack",
     "Helper",
     "Hierarchy",
     "Intent",
@@ -163,6 +165,7 @@ __all__ = [
     "KsmSysfs",
     "KsmValues",
     "Level",
+    "Marks",
     "MemoryEvents",
     "Mergeable",
     "Postponed",
@@ -171,6 +174,7 @@ __all__ = [
     "Range",
     "Refused",
     "ReleaseProgress",
+    "Relief",
     "RemoteCallFailed",
     "RemoteCalls",
     "Rescan",
@@ -199,16 +203,19 @@ __all__ = [
     "find_memory_hierarchy",
     "find_process",
     "find_writable_root",
-    "give_back",
+    "inodes_above",
     "is_alive",
+    "is_marked",
     "is_mergeable",
     "join_host_cgroup_namespace",
     "ksmd_cpu_ns",
     "memory_headroom",
     "mergeable_processes",
     "merges_everything",
+    "needs_repair",
     "node_headroom",
     "page_size",
+    "phantom_of",
     "pids",
     "prepare",
     "probe",
@@ -217,13 +224,16 @@ __all__ = [
     "read_ksm_stat",
     "read_meminfo",
     "read_merged_bytes",
+    "read_program",
     "read_stat",
     "read_status",
     "read_vmas",
     "release",
     "release_all",
-    "restore_own",
+    "relieve",
+    "repair_after_exec",
     "restore_plan",
+    "settle",
     "share_of",
     "survey_payers",
     "tightest",

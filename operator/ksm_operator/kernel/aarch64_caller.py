@@ -6,6 +6,7 @@ From the first change on, whatever the thread does alone ends in its own state.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -121,15 +122,17 @@ class Aarch64Caller:
         self._waited: Waited | None = None
 
     def before_interrupt(self) -> None:
-        """Look up the ranges of the process, its vdso, and the call that the thread waits in."""
-        process, proc = self._target.process, self._target.proc
-        try:
-            self._mappings = read_maps(process, proc=proc)
+        """Look up the ranges of the process, and its vdso."""
+        with contextlib.suppress(KernelError, OSError):
+            self._mappings = read_maps(self._target.process, proc=self._target.proc)
             self._restorer = self._find_restorer()
-            file = f"{proc}/{process.pid}/task/{self._tid}/syscall"
-            self._waited = parse_waited(read_file(file, process.pid).decode())
-        except (KernelError, OSError):
-            return
+
+    def note_call(self) -> None:
+        """Note the call that it waits in, whose first argument its registers will have lost."""
+        pid = self._target.process.pid
+        file = f"{self._target.proc}/{pid}/task/{self._tid}/syscall"
+        with contextlib.suppress(KernelError, OSError):
+            self._waited = parse_waited(read_file(file, pid).decode())
 
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
         """See `machine.Caller.make`."""

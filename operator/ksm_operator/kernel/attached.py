@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 STOP_SECONDS: Final = 0.5
 """How long a thread may take to stop, or to reach the call, before the visit is called off."""
 
+RUNNABLE_SECONDS: Final = 10.0
+"""How long a thread gets that would stop if it had a processor.
+
+The kernel has ended its call by then, and if nobody looks it sees an EINTR or a short result.
+"""
+
 RESCUE_SECONDS: Final = 5.0
 """How long a thread that does not come back gets before the tracing thread gives it up."""
 
@@ -36,6 +42,10 @@ class ThreadUnsuitable(KernelError):  # noqa: N818 - names what happened, as in 
 
 class StillAttached(KernelError):  # noqa: N818 - names what happened, as in errors.py
     """The kernel will only let go of the thread when the tracing thread exits."""
+
+    def __init__(self, message: str, reason: str = "NoProgress") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Attached:
@@ -101,11 +111,15 @@ class Attached:
             StillAttached: it does not stop.
         """
         ptrace.request(ptrace.PTRACE_INTERRUPT, self.tid)
+        last = time.monotonic() + RUNNABLE_SECONDS
         deadline = time.monotonic() + STOP_SECONDS
         while True:
             stop = self.wait(deadline - time.monotonic())
             if stop is None:
-                raise StillAttached(f"thread {self.tid} did not stop in {STOP_SECONDS} s")
+                if self._is_runnable() and time.monotonic() < last:
+                    deadline = time.monotonic() + STOP_SECONDS
+                    continue
+                raise StillAttached(f"thread {self.tid} did not stop in time")
             if stop.kind is StopKind.INTERRUPTED:
                 return
             if stop.kind is StopKind.GROUP_STOP:
@@ -116,6 +130,12 @@ class Attached:
                 self.leave()
                 raise Postponed(self.process.pid, "Exec", "it became another program")
             ptrace.request(ptrace.PTRACE_CONT, self.tid, 0, stop.signal)
+
+    def _is_runnable(self) -> bool:
+        try:
+            return read_stat(self.process.pid, self.tid, proc=self.proc).state == "R"
+        except ProcessGone:
+            return False
 
     def step(self, seconds: float) -> None:
         """On to the next entry or exit of a system call.

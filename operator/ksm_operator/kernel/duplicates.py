@@ -7,8 +7,7 @@ meanwhile, so a page that changes is counted as it was when it was read.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
+import contextlib
 import os
 from array import array
 from collections import Counter
@@ -18,6 +17,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.errors import KernelError, ProcessGone
+from ksm_operator.kernel.frames import FRAME, KPF_ZERO_PAGE, PageFlags
 from ksm_operator.kernel.procfs import PROC, Process, is_alive, page_size, read_ksm_stat
 from ksm_operator.kernel.smaps import read_vmas
 
@@ -34,9 +34,6 @@ NEVER_MERGED: Final = frozenset({"sh", "ms", "ht", "io", "pf", "mm", "de", "dp"}
 PRESENT: Final = 1 << 63
 FILE_OR_SHARED: Final = 1 << 61
 MAPPED_ONCE: Final = 1 << 56
-FRAME: Final = (1 << 55) - 1
-FRAME_IS_KSM: Final = 1 << 21
-FRAME_IS_ZERO_PAGE: Final = 1 << 24
 
 CHUNK: Final = 1 << 20
 
@@ -156,52 +153,22 @@ class _Frames:
     """What is known of physical pages: which are merged, which two processes share by fork."""
 
     def __init__(self, files: ExitStack, proc: Path) -> None:
-        self._flags: int | None = None
-        self._calls_all_merged = False
-        try:
-            self._flags = os.open(proc / "kpageflags", os.O_RDONLY | os.O_CLOEXEC)
-            files.callback(os.close, self._flags)
-            # Some kernels (seen on 6.12) give the flag of merged pages to every anonymous page.
-            self._calls_all_merged = self._calls_ours_merged(proc)
-        except OSError:
-            pass  # without it, pages shared by fork count as if they were copies
+        self._flags: PageFlags | None = None
+        # Without it, pages shared by fork count as if they were copies.
+        with contextlib.suppress(KernelError):
+            self._flags = PageFlags(files, proc)
         self._seen: set[int] = set()
-
-    def _calls_ours_merged(self, proc: Path) -> bool:
-        """Ask about a page of this process that was written just now, so that nobody merged it."""
-        with mmap.mmap(-1, page_size(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
-            page[0] = 1
-            view = ctypes.c_char.from_buffer(page)
-            address = ctypes.addressof(view)
-            del view  # the page cannot be unmapped while somebody looks at it
-            with (proc / "self/pagemap").open("rb", buffering=0) as pagemap:
-                entry = os.pread(pagemap.fileno(), 8, address // page_size() * 8)
-            return self._has(int.from_bytes(entry, "little") & FRAME, FRAME_IS_KSM)
-
-    def _has(self, frame: int, flag: int) -> bool:
-        if self._flags is None or not frame:
-            return False
-        return bool(int.from_bytes(os.pread(self._flags, 8, frame * 8), "little") & flag)
 
     def is_zero_page(self, frame: int) -> bool:
         """The kernel's own page of zeroes."""
-        return self._has(frame, FRAME_IS_ZERO_PAGE)
+        return self._flags is not None and bool(self._flags.words([frame])[0] & KPF_ZERO_PAGE)
 
-    def is_shared_by_fork(self, frame: int, *, merged_around: bool) -> bool:
-        """Another process that was counted has it too, and not through ksmd.
-
-        Args:
-            frame: the physical page.
-            merged_around: pages of its range are merged, so it may be one of them. Asked where
-                the page's own flag says nothing.
-        """
+    def is_shared_by_fork(self, frame: int) -> bool:
+        """Another process that was counted has it too, and not through ksmd."""
         if self._flags is None or not frame:
             return False
         if frame not in self._seen:
-            merged = self._has(frame, FRAME_IS_KSM)
-            if self._calls_all_merged:
-                merged = merged_around
-            if not merged:
+            if not self._flags.merged([frame]):
                 self._seen.add(frame)
             return False
         return True
@@ -249,20 +216,17 @@ class _Tally:
                     data = os.pread(memory, count * size, start + first * size)
                 except OSError:
                     continue  # unmapped since
-                self._add_pages(vma, data, entries[first : first + count], frames)
+                self._add_pages(data, entries[first : first + count], frames)
 
-    def _add_pages(self, vma: Vma, data: bytes, entries: array[int], frames: _Frames) -> None:
+    def _add_pages(self, data: bytes, entries: array[int], frames: _Frames) -> None:
         size = page_size()
-        merged = vma.ksm_bytes > 0
         for index in range(len(data) // size):
             page = data[index * size : (index + 1) * size]
             frame = entries[index] & FRAME
             is_zero = page == self._zeroes
             if is_zero and frames.is_zero_page(frame):
                 continue
-            if not entries[index] & MAPPED_ONCE and frames.is_shared_by_fork(
-                frame, merged_around=merged
-            ):
+            if not entries[index] & MAPPED_ONCE and frames.is_shared_by_fork(frame):
                 self.forked_pages += 1
                 continue
             digest = blake2b(page, digest_size=8).digest()

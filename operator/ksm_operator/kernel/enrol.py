@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from ksm_operator.kernel.errors import (
     KernelError,
     Postponed,
+    ProcessGone,
     Refused,
     RemoteCallFailed,
     Unsupported,
 )
 from ksm_operator.kernel.exclusions import SkipReason, never, range_reason, why_not
-from ksm_operator.kernel.madvise import Range, advise, choose, own_ranges, without
-from ksm_operator.kernel.mergeable import marks_everything
+from ksm_operator.kernel.madvise import choose, mark
+from ksm_operator.kernel.marks import Marks, own_ranges, read_program
+from ksm_operator.kernel.mergeable import marks_everything, merges_everything
 from ksm_operator.kernel.procfs import PROC, Process, check_alive, read_ksm_stat
+from ksm_operator.kernel.ranges import without
 from ksm_operator.kernel.remote import Syscall
 from ksm_operator.kernel.smaps import read_vmas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ksm_operator.kernel.helper_messages import Request
@@ -32,10 +35,12 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.tracer import RemoteCalls
 
 PR_SET_MEMORY_MERGE: Final = 67
-PR_GET_MEMORY_MERGE: Final = 68
 
 MANY_RANGES: Final = 16_384
 """A quarter of vm.max_map_count's default, 65,530."""
+
+NOTHING_TO_MARK: Final = "NothingToMark"
+"""Reason of a `Postponed`: all that can merge is marked already, or nothing of it is there yet."""
 
 LARGE_RESERVATION_BYTES: Final = 64 << 30
 """Address space that ksmd, where it looks at each address, walks through in about a second."""
@@ -50,20 +55,15 @@ class ManyRemoteCalls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What an enrolment is about to do: to be put on record before, so that it can be undone.
+    """What an enrolment is about to do.
 
     Attributes:
         process: who.
-        method: `Prctl` for the whole process, `Madvise` for `ranges`.
-        ranges: what will be marked by `Madvise`.
-        own: what the program had marked itself; `Prctl` covers it, and `restore_own` brings it
-            back after a release.
+        marks: to be put on record before it is done, so that it can be undone.
     """
 
     process: Process
-    method: Method
-    ranges: tuple[Range, ...] = ()
-    own: tuple[Range, ...] = ()
+    marks: Marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,11 @@ class Advised:
 
     Attributes:
         process: who.
-        ranges: what of the intent was marked, exactly; what `give_back` undoes.
+        marks: what was marked, exactly; to be put on record in place of the intent's.
     """
 
     process: Process
-    ranges: tuple[Range, ...]
+    marks: Marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,6 @@ class AlreadyMergeable:
 def set_merge(*, on: bool, seconds: float = 5.0) -> Syscall:
     """The call that switches merging on or off for the whole process (Linux 6.4)."""
     return Syscall("prctl", (PR_SET_MEMORY_MERGE, int(on), 0, 0, 0), seconds)
-
-
-def get_merge() -> Syscall:
-    """The call that asks whether it is on; it says nothing of madvise."""
-    return Syscall("prctl", (PR_GET_MEMORY_MERGE, 0, 0, 0, 0))
 
 
 def method_for(features: KernelFeatures, vmas: Sequence[Vma]) -> Method:
@@ -137,8 +132,8 @@ def method_for(features: KernelFeatures, vmas: Sequence[Vma]) -> Method:
 def prepare(
     process: Process,
     features: KernelFeatures,
+    before: Marks | None = None,
     *,
-    ours: Iterable[Range] = (),
     split_huge_pages: bool = False,
     proc: Path = PROC,
 ) -> Intent | AlreadyMergeable:
@@ -149,7 +144,7 @@ def prepare(
     Args:
         process: who.
         features: what the kernel can.
-        ours: ranges that were marked by us before.
+        before: what is on record of it; that of another program is passed over.
         split_huge_pages: mark ranges with huge pages too.
         proc: the proc file system.
 
@@ -164,18 +159,23 @@ def prepare(
         raise Refused(process.pid, reason)
     if read_ksm_stat(process, proc=proc).merge_any:
         return AlreadyMergeable(process, "Prctl")
+    program = read_program(process, proc=proc)
     vmas = read_vmas(process, proc=proc)
     if marks_everything(vmas):  # ksm_stat says it since 6.14 only
         return AlreadyMergeable(process, "Prctl")
     reason = range_reason(vmas)
     if reason is not None and reason is not SkipReason.ALREADY_MERGEABLE:
         raise Refused(process.pid, reason)
-    if method_for(features, vmas) == "Prctl":
-        return Intent(process, "Prctl", own=without(own_ranges(vmas), ours))
-    ranges = choose(vmas, ours, split_huge_pages=split_huge_pages)
+    if before is None or before.program != program or before.method != "Madvise":
+        if method_for(features, vmas) == "Prctl":
+            return Intent(process, Marks("Prctl", program, own_ranges(vmas)))
+        before = Marks("Madvise", program)
+    # One that was begun by ranges goes on so: the prctl would cover what is on record as ours.
+    known = before.marked(vmas)
+    ranges = choose(vmas, known.ranges, split_huge_pages=split_huge_pages)
     if not ranges:
-        raise Postponed(process.pid, "NothingToMark")
-    return Intent(process, "Madvise", ranges)
+        raise Postponed(process.pid, NOTHING_TO_MARK)
+    return Intent(process, replace(known, intended=ranges))
 
 
 def carry_out(
@@ -186,19 +186,50 @@ def carry_out(
     Raises:
         As `enrol`.
     """
-    process = intent.process
-    if intent.method == "Madvise":
-        return Advised(process, advise(process, tracer, intent.ranges, proc=proc))
-    check_alive(process, proc=proc)
-    unknown = without(own_ranges(read_vmas(process, proc=proc)), intent.own)
-    if unknown:
-        # The program marked more since: not covered by the record, so not to be covered over.
-        raise Postponed(process.pid, "MarksChanged")
+    process, marks = intent.process, intent.marks
+    _check_program(intent, proc)
+    if marks.method == "Madvise":
+        mark(process, tracer, marks.intended)
+        _check_program(intent, proc)
+        return Advised(process, marks.marked(read_vmas(process, proc=proc)))
     before = read_ksm_stat(process, proc=proc)
     if before.merge_any:
         return AlreadyMergeable(process, "Prctl")
-    question = _switch_on(process, before)
-    return _conclude(question, tracer.call(process, question.calls), proc)
+    # Where the kernel says that not one range is marked (6.14), they need not be read again.
+    if before.mergeable is not False and without(
+        own_ranges(read_vmas(process, proc=proc)), marks.own
+    ):
+        # The program marked more since: not covered by the record, so not to be covered over.
+        raise Postponed(process.pid, "MarksChanged")
+    return _conclude(process, tracer.call(process, [set_merge(on=True)]), proc)
+
+
+def _check_program(intent: Intent, proc: Path) -> None:
+    if read_program(intent.process, proc=proc) != intent.marks.program:
+        raise Postponed(intent.process.pid, "Exec", "it became another program")
+
+
+def repair_after_exec(process: Process, tracer: RemoteCalls) -> None:
+    """Make ksmd scan a program that has inherited merging across exec; see `needs_repair`.
+
+    Raises:
+        ProcessGone: it exited.
+        Postponed: not at this moment.
+        RemoteCallFailed: the kernel refused.
+    """
+    calls = (set_merge(on=False), set_merge(on=True))
+    for answer in tracer.call(process, calls).results:
+        check_answer(process, "prctl(PR_SET_MEMORY_MERGE)", answer)
+
+
+def needs_repair(features: KernelFeatures, stat: KsmStat) -> bool:
+    """True for a process that merges as a whole and that ksmd may not know of. Pure.
+
+    From 6.7 to 6.9 exec keeps the flag, ksmd is not told of the new program, and a second call is
+    passed over as done already: off and on again tells it. Ksmd's records of one that it knows are
+    lost by that, and its merged pages copied, so only one that has none is meant.
+    """
+    return features.exec_inherits and features.exec_merges is False and stat.rmap_items == 0
 
 
 def enrol(
@@ -221,10 +252,10 @@ def enrol(
         Unsupported: the kernel is older than 6.4 or has no KSM.
         RemoteCallFailed: the kernel refused (out of memory).
     """
-    question = _question(process, proc)
-    if isinstance(question, AlreadyMergeable):
-        return question
-    return _conclude(question, tracer.call(process, question.calls), proc)
+    already = _already(process, proc)
+    if already is not None:
+        return already
+    return _conclude(process, tracer.call(process, [set_merge(on=True)]), proc)
 
 
 def enrol_many(
@@ -239,80 +270,45 @@ def enrol_many(
         Unsupported: the helper cannot work on this machine.
     """
     results: dict[Process, Enrolled | AlreadyMergeable | KernelError] = {}
-    questions: list[_Question] = []
+    asked: list[Process] = []
     for process in processes:
         try:
-            question = _question(process, proc)
+            already = _already(process, proc)
         except KernelError as error:
             results[process] = error
         else:
-            if isinstance(question, AlreadyMergeable):
-                results[process] = question
+            if already is None:
+                asked.append(process)
             else:
-                questions.append(question)
-    answers = tracer.call_many([(question.process, question.calls) for question in questions])
-    for question, answer in zip(questions, answers, strict=True):
+                results[process] = already
+    answers = tracer.call_many([(process, [set_merge(on=True)]) for process in asked])
+    for process, answer in zip(asked, answers, strict=True):
         try:
-            results[question.process] = (
-                answer if isinstance(answer, KernelError) else _conclude(question, answer, proc)
+            results[process] = (
+                answer if isinstance(answer, KernelError) else _conclude(process, answer, proc)
             )
         except KernelError as error:
-            results[question.process] = error
+            results[process] = error
     return [results[process] for process in processes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """The calls that enrol a process, or tell why not.
-
-    Attributes:
-        process: who.
-        calls: to be made in one stop.
-        marked: some of its ranges are mergeable, and this kernel does not tell by whom.
-    """
-
-    process: Process
-    calls: tuple[Syscall, ...]
-    marked: bool = False
-
-
-def _question(process: Process, proc: Path) -> _Question | AlreadyMergeable:
+def _already(process: Process, proc: Path) -> AlreadyMergeable | None:
+    """None for a process that may be enrolled; raises what `enrol` does."""
     check_alive(process, proc=proc)
-    before = read_ksm_stat(process, proc=proc)
-    if before.merge_any:
-        return AlreadyMergeable(process, "Prctl")
     reason = why_not(process, proc=proc)
     if reason is SkipReason.ALREADY_MERGEABLE:
-        by_prctl = read_ksm_stat(process, proc=proc).merge_any
-        if by_prctl is None:
-            return _Question(process, (get_merge(),), marked=True)
-        return AlreadyMergeable(process, "Prctl" if by_prctl else "Madvise")
+        everything = merges_everything(process, proc=proc)
+        return AlreadyMergeable(process, "Prctl" if everything else "Madvise")
     if reason is not None:
         raise Refused(process.pid, reason)
-    return _switch_on(process, before)
+    return None
 
 
-def _switch_on(process: Process, before: KsmStat) -> _Question:
-    if before.merge_any is not None:
-        return _Question(process, (set_merge(on=True),))
-    # Before 6.14 only the process itself can ask.
-    return _Question(process, (get_merge(), set_merge(on=True), get_merge()))
-
-
-def _conclude(question: _Question, visit: Visit, proc: Path) -> Enrolled | AlreadyMergeable:
-    process = question.process
-    if question.marked:
-        return AlreadyMergeable(process, "Prctl" if visit.results[0] == 1 else "Madvise")
-    if len(question.calls) == 1:
-        check_answer(process, "prctl(PR_SET_MEMORY_MERGE, 1)", visit.results[0])
-        shown = read_ksm_stat(process, proc=proc).merge_any
-    else:
-        asked, answer, now = visit.results
-        if asked == 1:
-            return AlreadyMergeable(process, "Prctl")
-        check_answer(process, "prctl(PR_SET_MEMORY_MERGE, 1)", answer)
-        shown = now == 1
-    if not shown:
+def _conclude(process: Process, visit: Visit, proc: Path) -> Enrolled:
+    check_answer(process, "prctl(PR_SET_MEMORY_MERGE, 1)", visit.results[0])
+    if not merges_everything(process, proc=proc):
+        if not read_vmas(process, proc=proc):  # its memory is gone: it is on its way out
+            raise ProcessGone(process.pid)
         raise KernelError(
             f"process {process.pid} took the call but merging is off: did it exec meanwhile?"
         )
@@ -329,5 +325,5 @@ def check_answer(process: Process, call: str, answer: int) -> None:
     if answer >= 0:
         return
     if answer == -errno.EINVAL and call.startswith("prctl"):
-        raise Unsupported("this kernel does not know PR_SET_MEMORY_MERGE: Linux 6.4 with KSM is")
+        raise Unsupported("this kernel does not know PR_SET_MEMORY_MERGE (Linux 6.4, with KSM)")
     raise RemoteCallFailed(process.pid, call, -answer)

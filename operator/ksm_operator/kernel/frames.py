@@ -6,8 +6,11 @@ Documentation/admin-guide/mm/pagemap.rst. All of it may have changed when it has
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 from array import array
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.errors import KernelError, ProcessGone, Unsupported
@@ -21,7 +24,15 @@ if TYPE_CHECKING:
 # Bit 63 present, 62 swapped, 61 file or shared.
 PRESENT_ANONYMOUS: Final = 0b100
 FRAME: Final = (1 << 55) - 1
+
+# include/uapi/linux/kernel-page-flags.h and include/linux/kernel-page-flags.h
+KPF_DIRTY: Final = 1 << 4
+KPF_ANON: Final = 1 << 12
+KPF_COMPOUND: Final = 1 << 15 | 1 << 16
 KPF_KSM: Final = 1 << 21
+KPF_ZERO_PAGE: Final = 1 << 24
+KPF_ANON_EXCLUSIVE: Final = 1 << 34
+"""KPF_MAPPEDTODISK, the same bit of an anonymous page (include/linux/page-flags.h, Linux 5.19)."""
 
 BLOCK_PAGES: Final = 1 << 14
 """Pages of one process looked at in one go."""
@@ -31,6 +42,80 @@ GAP_FRAMES: Final = 8
 
 HASH: Final = 2654435761
 HASH_BITS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MergedMark:
+    """How a merged page is told from others by its word of /proc/kpageflags.
+
+    Attributes:
+        mask: bits that are looked at.
+        value: what they are on a merged page.
+        is_sure: no other page looks like that.
+    """
+
+    mask: int
+    value: int
+    is_sure: bool
+
+    def is_on(self, word: int) -> bool:
+        """Whether a page with this word is merged."""
+        return word & self.mask == self.value
+
+
+OWN_FLAG: Final = MergedMark(KPF_KSM, KPF_KSM, is_sure=True)
+
+OTHER_MARKS: Final = MergedMark(
+    KPF_ANON | KPF_KSM | KPF_DIRTY | KPF_COMPOUND | KPF_ANON_EXCLUSIVE,
+    KPF_ANON | KPF_KSM | KPF_DIRTY,
+    is_sure=False,
+)
+"""For kernels that give KPF_KSM to every anonymous page (seen on 6.12).
+
+A page that ksmd merges is made dirty, is no longer exclusive and is never part of a larger one
+(try_to_merge_one_page, write_protect_page, mm/ksm.c). Other anonymous pages are dirty in their page
+table entries only, unless they were swapped out and in again and fork shares them.
+"""
+
+
+class PageFlags:
+    """/proc/kpageflags, and how this kernel marks merged pages in it.
+
+    Attributes:
+        mark: tried on a page that nobody can have merged yet.
+    """
+
+    def __init__(self, files: ExitStack, proc: Path) -> None:
+        """Open it, to be closed with `files`.
+
+        Raises:
+            KernelError, Unsupported: see `open_node_file`.
+        """
+        self._fd = open_node_file("kpageflags", files, proc)
+        self.mark = OTHER_MARKS if OWN_FLAG.is_on(self._of_a_new_page(proc)) else OWN_FLAG
+
+    def _of_a_new_page(self, proc: Path) -> int:
+        """The flags of a page that this process has just written; 0 if its frame is not told."""
+        with mmap.mmap(-1, 1, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+            page[0] = 1
+            view = ctypes.c_char.from_buffer(page)
+            address = ctypes.addressof(view)
+            del view  # the page cannot be unmapped while somebody looks at it
+            try:
+                with (proc / "self/pagemap").open("rb", buffering=0) as pagemap:
+                    entry = os.pread(pagemap.fileno(), 8, address // mmap.PAGESIZE * 8)
+            except OSError:
+                return 0
+            return self.words([int.from_bytes(entry, "little") & FRAME])[0]
+
+    def words(self, frames: Sequence[int]) -> array[int]:
+        """The flags of these frames; see `read_words`."""
+        return read_words(self._fd, frames)
+
+    def merged(self, frames: Sequence[int]) -> list[int]:
+        """Those of these frames, in order, that are merged pages."""
+        words = zip(frames, self.words(frames), strict=True)
+        return [frame for frame, word in words if self.mark.is_on(word)]
 
 
 def sample(frames: Iterable[int], every: int) -> list[int]:

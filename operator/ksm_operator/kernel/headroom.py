@@ -111,6 +111,25 @@ def tightest(levels: Iterable[Level]) -> Level | None:
     return min(limited, key=lambda level: level.room or 0, default=None)
 
 
+def with_margin(need: int, margin_bytes: int) -> int:
+    """Room that is asked for where `need` bytes may be used: as much again, up to a margin."""
+    return need + min(need, margin_bytes)
+
+
+def within(need: int, room: int | None, margin_bytes: int) -> bool:
+    """True if something that can cost `need` bytes fits into this room, with its margin.
+
+    What costs nothing always fits: a cgroup that is over its limit already must not keep a process
+    from being switched off.
+    """
+    return need == 0 or room is None or with_margin(need, margin_bytes) <= room
+
+
+def largest_within(room: int, margin_bytes: int) -> int:
+    """The largest need that fits into a room with its margin; less than 1 if none does."""
+    return room - margin_bytes if room >= 2 * margin_bytes else room // 2
+
+
 def parse_memory_stat(text: str) -> dict[str, int]:
     """memory.stat, memory.events and their like: numbers by name."""
     values = {}

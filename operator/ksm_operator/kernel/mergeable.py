@@ -40,12 +40,33 @@ def is_mergeable(stat: KsmStat) -> bool:
     return stat.merge_any or bool(stat.mergeable)
 
 
+def is_marked(mergeable: Mergeable, *, proc: Path = PROC) -> bool:
+    """Whether one of `mergeable_processes` has a range that ksmd may merge now.
+
+    Before 6.14 its counters do not tell, which stay until ksmd comes round: its ranges are read.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to look.
+    """
+    if mergeable.stat.merge_any is not None:
+        return True
+    return any(vma.is_mergeable for vma in read_vmas(mergeable.process, proc=proc))
+
+
 def marks_everything(vmas: Iterable[Vma]) -> bool:
     """True if merging is on for the whole process, as its ranges show it.
 
-    PR_SET_MEMORY_MERGE marks the stack too, which no program gives to madvise.
+    PR_SET_MEMORY_MERGE marks the stack and the program's own code too, which no program gives to
+    madvise. A program that has inherited it shows it by its code alone on kernels without
+    590c03ca6a3f (6.19 and stable backports): its stack was there before.
     """
-    return any(vma.is_mergeable for vma in vmas if vma.name == "[stack]")
+    return any(vma.is_mergeable and (vma.name == "[stack]" or is_code(vma)) for vma in vmas)
+
+
+def is_code(vma: Vma) -> bool:
+    """True for code of a file, which has next to nothing that could merge."""
+    return vma.name.startswith("/") and "ex" in vma.flags
 
 
 def merges_everything(process: Process, *, proc: Path = PROC) -> bool:

@@ -7,7 +7,7 @@ out again; :class:`Process` keeps the two together. An `OSError` never leaves th
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.kernel.errors import KernelError, ProcessGone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PROC: Final = Path("/proc")
 
@@ -26,6 +26,8 @@ PF_EXITING: Final = 0x4
 PF_IO_WORKER: Final = 0x10
 PF_USER_WORKER: Final = 0x4000
 PF_KTHREAD: Final = 0x00200000
+
+MOST_ANCESTORS: Final = 64
 
 REALTIME_POLICIES: Final = frozenset({1, 2, 6})  # SCHED_FIFO, SCHED_RR, SCHED_DEADLINE
 
@@ -54,6 +56,8 @@ class Stat:
         flags: PF_* bits of the kernel.
         start_time: clock ticks since boot.
         policy: scheduling policy (0 is the ordinary one).
+        start_stack: where the stack of its program begins; 0 in the middle of an exec, without
+            memory, and without the right to look.
     """
 
     comm: str
@@ -62,6 +66,7 @@ class Stat:
     flags: int
     start_time: int
     policy: int
+    start_stack: int = 0
 
     @property
     def is_kernel_thread(self) -> bool:
@@ -85,7 +90,8 @@ class KsmStat:
 
     Attributes:
         rmap_items: records that ksmd keeps for this process.
-        merging_pages: mapped merged pages, the one kept included: sums over processes overstate.
+        merging_pages: mapped merged pages, the one kept included: sums over processes overstate
+            (5.19).
         zero_pages: mappings of the zero page made by ksmd (6.6).
         process_profit: bytes, may be negative (6.4).
         merge_any: the process (or an ancestor) used PR_SET_MEMORY_MERGE (6.14).
@@ -147,6 +153,8 @@ def parse_stat(text: str) -> Stat:
         flags=int(rest[6]),
         start_time=int(rest[19]),
         policy=int(rest[38]),
+        # The code's address comes last: an exec is over when it is there (load_elf_binary).
+        start_stack=int(rest[25]) if rest[23] != "0" else 0,
     )
 
 
@@ -240,6 +248,24 @@ def read_memory_file(process: Process, name: str, *, proc: Path = PROC) -> bytes
     return read_file(f"{proc}/{process.pid}/task/{tid}/{name}", process.pid)
 
 
+def read_parent(pid: int, *, proc: Path = PROC) -> int | None:
+    """The parent's pid; None where there is no such process."""
+    try:
+        return read_stat(pid, proc=proc).ppid
+    except KernelError:
+        return None
+
+
+def ancestors(pid: int, parent_of: Callable[[int], int | None] = read_parent) -> Iterator[int]:
+    """Who a process descends from, the nearest first; pid 1 adopts whoever is left, so not it."""
+    parent = parent_of(pid)
+    for _ in range(MOST_ANCESTORS):
+        if parent is None or parent <= 1:
+            return
+        yield parent
+        parent = parent_of(parent)
+
+
 def parse_fields(text: str) -> dict[str, str]:
     """Lines of `Name:<tab>value`, as /proc/PID/status and /proc/meminfo have them."""
     pairs = (line.partition(":") for line in text.splitlines())
@@ -293,7 +319,15 @@ def read_ksm_stat(process: Process, *, proc: Path = PROC) -> KsmStat:
         KernelError: no right to read it.
     """
     data = read_memory_file(process, "ksm_stat", proc=proc)
-    return parse_ksm_stat(data.decode(errors="replace"))
+    stat = parse_ksm_stat(data.decode(errors="replace"))
+    if stat.merging_pages is not None:
+        return stat
+    try:  # a file of its own from 5.19 on, in ksm_stat since 6.4
+        data = read_memory_file(process, "ksm_merging_pages", proc=proc)
+    except ProcessGone:
+        check_alive(process, proc=proc)
+        return stat
+    return replace(stat, merging_pages=parse_count(data.decode(errors="replace")))
 
 
 def parse_cgroup(text: str) -> dict[str, str]:

@@ -9,9 +9,9 @@ import ctypes
 import errno
 import os
 import time
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 PTRACE_CONT: Final = 7
 PTRACE_DETACH: Final = 17
@@ -38,12 +38,13 @@ WALL: Final = 0x40000000
 SIGTRAP: Final = 5
 SYSCALL_STOP: Final = SIGTRAP | 0x80
 
-_SPIN_SECONDS: Final = 0.0005
-_POLL_SECONDS: Final = 0.0002
+SPIN_SECONDS: Final = 0.00003
+"""A thread that has a CPU to itself stops sooner than we fall asleep and wake up."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_libc.waitpid.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
 
 
 class _Iovec(ctypes.Structure):
@@ -66,7 +67,6 @@ def request(code: int, tid: int, address: int = 0, data: int = 0) -> int:
     Raises:
         OSError: with the kernel's errno.
     """
-    ctypes.set_errno(0)
     answer: int = _libc.ptrace(code, tid, address, data)
     if answer == -1:
         error = ctypes.get_errno()
@@ -146,17 +146,34 @@ def set_signal_mask(tid: int, blocked: int) -> None:
     request(PTRACE_SETSIGMASK, tid, ctypes.sizeof(mask), ctypes.addressof(mask))
 
 
+class RegisterSet:
+    """Room for one of the register sets (NT_*), made before a thread is stopped."""
+
+    def __init__(self, kind: int, most_bytes: int) -> None:
+        self._kind = kind
+        self._most_bytes = most_bytes
+        self._buffer = ctypes.create_string_buffer(most_bytes)
+        self._vector = _Iovec(ctypes.addressof(self._buffer), most_bytes)
+
+    def read(self, tid: int) -> bytes | None:
+        """That of a stopped thread; None if it has none of this kind.
+
+        Raises:
+            OSError: with the kernel's errno.
+        """
+        self._vector.length = self._most_bytes
+        vector = ctypes.addressof(self._vector)
+        if _libc.ptrace(PTRACE_GETREGSET, tid, self._kind, vector) == 0:
+            return ctypes.string_at(self._buffer, self._vector.length)
+        error = ctypes.get_errno()
+        if error in (errno.EINVAL, errno.ENODEV):
+            return None
+        raise OSError(error, f"register set {self._kind:#x} of {tid}: {os.strerror(error)}")
+
+
 def register_set(tid: int, kind: int, most_bytes: int) -> bytes | None:
     """One of a stopped thread's register sets (NT_*); None if it has none of that kind."""
-    buffer = ctypes.create_string_buffer(most_bytes)
-    vector = _Iovec(ctypes.addressof(buffer), most_bytes)
-    try:
-        request(PTRACE_GETREGSET, tid, kind, ctypes.addressof(vector))
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENODEV):
-            return None
-        raise
-    return buffer.raw[: int(vector.length)]
+    return RegisterSet(kind, most_bytes).read(tid)
 
 
 def set_register_set(tid: int, kind: int, data: bytes) -> None:
@@ -178,8 +195,7 @@ class StopKind(Enum):
     GONE = "Gone"  # it exited
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """One stop.
 
     Attributes:
@@ -191,6 +207,7 @@ class Stop:
     signal: int = 0
 
 
+@lru_cache
 def parse_stop(status: int) -> Stop:
     """Read a wait status of a thread seized with TRACESYSGOOD and TRACEEXEC; ptrace(2)."""
     if not os.WIFSTOPPED(status):
@@ -208,19 +225,22 @@ def parse_stop(status: int) -> Stop:
 def wait_stop(tid: int, seconds: float) -> Stop | None:
     """The next stop of a thread that we trace; None if there is none in time.
 
+    Only while an :class:`.alarm.Alarm` of the calling thread runs: it ends a wait for nothing.
+
     Raises:
         OSError: ECHILD when the thread is not ours (it vanished in an exec of its process).
     """
     start = time.monotonic()
-    while True:
-        found, status = os.waitpid(tid, os.WNOHANG | WALL)
-        if found == tid:
-            return parse_stop(status)
+    how = os.WNOHANG
+    status = ctypes.c_int()
+    # Not os.waitpid: that one goes on waiting after an interruption.
+    while (found := _libc.waitpid(tid, ctypes.addressof(status), WALL | how)) != tid:
+        error = ctypes.get_errno() if found == -1 else errno.EINTR
+        if error != errno.EINTR:
+            raise OSError(error, f"waiting for {tid}: {os.strerror(error)}")
         waited = time.monotonic() - start
         if waited > seconds:
             return None
-        # A sleep costs the target more than its stop should take, so spin at first.
-        if waited < _SPIN_SECONDS:
-            os.sched_yield()
-        else:
-            time.sleep(_POLL_SECONDS)
+        if waited > SPIN_SECONDS:
+            how = 0
+    return parse_stop(status.value)

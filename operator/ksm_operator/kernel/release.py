@@ -4,10 +4,13 @@ Unmerging allocates a page for every merged one and charges it to the process's 
 step first asks how much room there is. The mmap lock is held for one step only: the other threads
 of the process wait for milliseconds, not for the whole release.
 
+What the program had marked itself before us is marked again afterwards; of one that was enrolled by
+ranges exactly ours are given back.
+
 `MADV_UNMERGEABLE` on kernels without commit f04aad36a07c (October 2025, and stable backports) drops
-VMA flags above bit 31: protection keys, userfaultfd minor faults, shadow stacks. Whether a kernel
-has the fix cannot be told from its version, so ranges with such flags are left to the one call
-that switches the whole process off, once they fit; `chunked=False` leaves all ranges to it.
+VMA flags above bit 31: protection keys, userfaultfd minor faults, shadow stacks. Unless the kernel
+is known to have the fix, ranges with such flags are left to the one call that switches the whole
+process off, once they fit.
 """
 
 from __future__ import annotations
@@ -15,20 +18,31 @@ from __future__ import annotations
 import contextlib
 import errno
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.enrol import check_answer, set_merge
 from ksm_operator.kernel.errors import Postponed
-from ksm_operator.kernel.procfs import PROC, Process, page_size, read_ksm_stat
+from ksm_operator.kernel.headroom import within
+from ksm_operator.kernel.madvise import restore_own
+from ksm_operator.kernel.marks import own_ranges, read_program
+from ksm_operator.kernel.mergeable import is_code, marks_everything
+from ksm_operator.kernel.procfs import PROC, Process, read_ksm_stat
+from ksm_operator.kernel.ranges import Range, common, without
 from ksm_operator.kernel.remote import Syscall
-from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
+from ksm_operator.kernel.smaps import (
+    Vma,
+    read_merged_bytes,
+    read_unlocated_bytes,
+    read_vmas,
+)
 from ksm_operator.kernel.steps import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from ksm_operator.kernel.marks import Marks
     from ksm_operator.kernel.tracer import RemoteCalls
 
 MADV_UNMERGEABLE: Final = getattr(mmap, "MADV_UNMERGEABLE", 13)
@@ -58,7 +72,7 @@ class ReleaseProgress:
     """How far a release came.
 
     Attributes:
-        done: nothing of the process is mergeable or merged any more.
+        done: the process is as mergeable as it was before us.
         remaining_bytes: merged memory that it still holds.
         reason: why it is not done, PascalCase: `NoHeadroom`, or that of a `Postponed`; None when
             done.
@@ -90,25 +104,35 @@ class Chunk:
     worst_bytes: int
 
 
-def needs_step(vma: Vma, zero_bytes: int) -> bool:
+def needs_step(vma: Vma, unlocated_bytes: int, *, keeps_flags: bool = False) -> bool:
     """True if a range must be given back before merging is switched off.
 
     Ranges without merged pages need no memory, but switching off walks all their addresses: large
-    ones are taken in steps as well, unless they were never touched. Where pages of zeroes were
-    merged (`zero_bytes`), smaps does not say in which range. A range with flags that the step might
-    drop (see the module) takes none.
+    ones are taken in steps as well, unless they were never touched. Where something is merged and
+    smaps does not say in which range (`unlocated_bytes`), it may be in any. A range with flags that
+    the step might drop (see the module) takes none; nor does code: that its mark is there tells,
+    before 6.14, that merging is still on.
     """
     large = vma.size > SPARSE_CHUNK_BYTES and vma.anonymous_bytes > 0
-    merged = vma.ksm_bytes + zero_bytes > 0
-    return vma.is_mergeable and not vma.has_high_flags and (merged or large)
+    merged = vma.ksm_bytes + unlocated_bytes > 0
+    safe = keeps_flags or not vma.has_high_flags
+    return vma.is_mergeable and safe and not is_code(vma) and (merged or large)
 
 
-def chunks(vma: Vma, chunk_bytes: int, zero_bytes: int) -> list[Chunk]:
+def parts_of(vmas: Iterable[Vma], ours: Sequence[Range]) -> Iterator[Vma]:
+    """What of `ours` is marked: each part as a range with the figures of the one that it is of."""
+    for vma in vmas:
+        if vma.is_mergeable:
+            for part in common([Range(vma.start, vma.end)], ours):
+                yield replace(vma, start=part.start, end=part.end)
+
+
+def chunks(vma: Vma, chunk_bytes: int, unlocated_bytes: int) -> list[Chunk]:
     """Cut a range into steps of about `chunk_bytes` merged memory each, page-aligned.
 
     What a step may cost is bounded by its length and by what the whole range has merged.
     """
-    most = vma.ksm_bytes + zero_bytes
+    most = vma.ksm_bytes + unlocated_bytes
     density = min(1.0, most / vma.size)
     length = int(chunk_bytes / density) if density else SPARSE_CHUNK_BYTES
     length = aligned(min(length, SPARSE_CHUNK_BYTES))
@@ -134,15 +158,6 @@ def halved(chunk: Chunk) -> tuple[Chunk, Chunk] | None:
     )
 
 
-def within(need: int, room: int | None) -> bool:
-    """True if a step that can cost `need` bytes fits into this room.
-
-    A step asks for up to as much again as a margin. One that costs nothing always fits: a cgroup
-    that is over its limit already must not keep a process from being switched off.
-    """
-    return need == 0 or room is None or need + min(need, MARGIN_BYTES) <= room
-
-
 class _Release:
     """One call of `release`."""
 
@@ -151,7 +166,9 @@ class _Release:
         process: Process,
         tracer: RemoteCalls,
         headroom: Callable[[], int | None],
+        marks: Marks | None,
         *,
+        keeps_flags: bool,
         proc: Path,
         chunk_bytes: int = CHUNK_BYTES,
         wanted: Callable[[Chunk], bool] = lambda _: True,
@@ -159,27 +176,36 @@ class _Release:
         self.process = process
         self.tracer = tracer
         self.headroom = headroom
+        self.keeps_flags = keeps_flags
         self.chunk_bytes = chunk_bytes
         self.wanted = wanted
         self.proc = proc
+        of_this = marks is not None and marks.program == read_program(process, proc=proc)
+        self.own = marks.own if marks is not None and of_this else ()
+        self.ours = marks.ours if marks is not None and of_this else ()
+        self.by_ranges = marks is not None and marks.method == "Madvise"
 
     def remaining(self) -> int:
         return read_merged_bytes(self.process, proc=self.proc)
 
-    def flag(self) -> bool | None:
-        return read_ksm_stat(self.process, proc=self.proc).merge_any
+    def vmas(self) -> list[Vma]:
+        return read_vmas(self.process, proc=self.proc)
 
     def fits(self, need: int) -> bool:
-        return within(need, self.headroom())
+        return within(need, self.headroom(), MARGIN_BYTES)
+
+    def pieces(self, vmas: Sequence[Vma], unlocated_bytes: int) -> Iterator[Vma]:
+        """The ranges, or parts of them, that are to be given back step by step."""
+        keeps = self.keeps_flags
+        if self.by_ranges:
+            return (vma for vma in parts_of(vmas, self.ours) if keeps or not vma.has_high_flags)
+        return (vma for vma in vmas if needs_step(vma, unlocated_bytes, keeps_flags=keeps))
 
     def give_back(self) -> Generator[None, None, bool]:
         """All ranges, step by step; False when the next step does not fit."""
-        stat = read_ksm_stat(self.process, proc=self.proc)
-        zero_bytes = (stat.zero_pages or 0) * page_size()
-        for vma in read_vmas(self.process, proc=self.proc):
-            if not needs_step(vma, zero_bytes):
-                continue
-            pending = chunks(vma, self.chunk_bytes, zero_bytes)[::-1]
+        unlocated_bytes = read_unlocated_bytes(self.process, proc=self.proc)
+        for piece in self.pieces(self.vmas(), unlocated_bytes):
+            pending = chunks(piece, self.chunk_bytes, unlocated_bytes)[::-1]
             while pending:
                 chunk = pending.pop()
                 if not self.wanted(chunk):
@@ -222,11 +248,12 @@ def release(
     tracer: RemoteCalls,
     headroom: Callable[[], int | None],
     *,
+    marks: Marks | None = None,
     chunk_bytes: int = CHUNK_BYTES,
-    chunked: bool = True,
+    keeps_flags: bool = False,
     proc: Path = PROC,
 ) -> ReleaseProgress:
-    """Give a process that `enrol` enrolled its own pages back and switch merging off.
+    """Give a process its own pages back, and make it as mergeable as it was before us.
 
     What does not fit into the headroom stays merged; call again when there is more.
 
@@ -235,8 +262,9 @@ def release(
         tracer: makes the process run the calls.
         headroom: asked before every step; bytes that the process's cgroups and the node can take
             now, or None for no limit.
+        marks: what is on record of it; None for the whole process, with no marks of its own.
         chunk_bytes: merged memory given back in one step.
-        chunked: False on kernels where MADV_UNMERGEABLE is not safe; see the module.
+        keeps_flags: MADV_UNMERGEABLE is known to be safe on this kernel; see the module.
         proc: the proc file system.
 
     Raises:
@@ -245,7 +273,13 @@ def release(
     """
     return run(
         release_steps(
-            process, tracer, headroom, chunk_bytes=chunk_bytes, chunked=chunked, proc=proc
+            process,
+            tracer,
+            headroom,
+            marks,
+            chunk_bytes=chunk_bytes,
+            keeps_flags=keeps_flags,
+            proc=proc,
         )
     )
 
@@ -254,21 +288,31 @@ def release_steps(
     process: Process,
     tracer: RemoteCalls,
     headroom: Callable[[], int | None],
+    marks: Marks | None = None,
     *,
     chunk_bytes: int = CHUNK_BYTES,
-    chunked: bool = True,
+    keeps_flags: bool = False,
     proc: Path = PROC,
 ) -> Generator[None, None, ReleaseProgress]:
     """The same as `release`, step by step: its caller may do other things in between, or end it."""
-    act = _Release(process, tracer, headroom, chunk_bytes=chunk_bytes, proc=proc)
+    act = _Release(
+        process,
+        tracer,
+        headroom,
+        marks,
+        keeps_flags=keeps_flags,
+        proc=proc,
+        chunk_bytes=chunk_bytes,
+    )
     before = act.remaining()
     try:
-        reason = yield from _run(act, chunked=chunked)
+        reason = yield from _by_ranges(act) if act.by_ranges else _as_a_whole(act)
     except Postponed as error:
         reason = error.reason
     remaining = act.remaining()
     freed = max(0, before - remaining)
-    return ReleaseProgress(reason is None, remaining, reason, freed)
+    # What is merged in ranges that the program marked itself is its own affair.
+    return ReleaseProgress(reason is None, 0 if reason is None else remaining, reason, freed)
 
 
 def give_back_steps(
@@ -276,7 +320,10 @@ def give_back_steps(
     tracer: RemoteCalls,
     headroom: Callable[[], int | None],
     wanted: Callable[[Chunk], bool],
+    marks: Marks | None = None,
     *,
+    keeps_flags: bool = False,
+    chunk_bytes: int = CHUNK_BYTES,
     proc: Path = PROC,
 ) -> Generator[None, None, None]:
     """Give a process its own pages back in the ranges that are wanted, step by step.
@@ -288,32 +335,62 @@ def give_back_steps(
         process: who.
         tracer: makes the process run the calls.
         headroom: see `release`.
-        wanted: asked of each range before it is given back.
+        wanted: asked of each range before it is given back; the next step follows only when it was.
+        marks: see `release`.
+        keeps_flags: see `release`.
+        chunk_bytes: merged memory given back in one step.
         proc: the proc file system.
 
     Raises:
         ProcessGone, RemoteCallFailed: see `release`.
     """
-    act = _Release(process, tracer, headroom, wanted=wanted, proc=proc)
+    act = _Release(
+        process,
+        tracer,
+        headroom,
+        marks,
+        chunk_bytes=chunk_bytes,
+        keeps_flags=keeps_flags,
+        proc=proc,
+        wanted=wanted,
+    )
     with contextlib.suppress(Postponed):
         yield from act.give_back()
 
 
-def _run(act: _Release, *, chunked: bool) -> Generator[None, None, str | None]:
+def _by_ranges(act: _Release) -> Generator[None, None, str | None]:
     """Returns why it is not done; None when it is."""
-    for attempt in range(ROUNDS):
-        if _is_off(act) and (attempt or act.flag() is False):
+    for _ in range(ROUNDS):
+        left = list(parts_of(act.vmas(), act.ours))
+        if not left:
             return None
-        if chunked and not (yield from act.give_back()):
+        if not act.keeps_flags and all(part.has_high_flags for part in left):
+            return "FlagsWouldBeLost"
+        if not (yield from act.give_back()):
             return "NoHeadroom"
-        if not act.switch_off():
-            return "NoHeadroom"
-        yield
-    return None if _is_off(act) else "StillMergeable"
+    return "StillMergeable"
+
+
+def _as_a_whole(act: _Release) -> Generator[None, None, str | None]:
+    """Returns why it is not done; None when it is."""
+    flag = read_ksm_stat(act.process, proc=act.proc).merge_any
+    # Off already: what is still marked was marked by the program itself.
+    if flag is not False:
+        for _ in range(ROUNDS):
+            if not (yield from act.give_back()) or not act.switch_off():
+                return "NoHeadroom"
+            yield
+            if _is_off(act):
+                break
+        else:
+            return "StillMergeable"
+    restore_own(act.process, act.tracer, act.own, proc=act.proc)
+    return None
 
 
 def _is_off(act: _Release) -> bool:
     """What the process's ranges say counts: the flag alone does not tell of madvise."""
-    if act.flag() or act.remaining():
+    vmas = act.vmas()
+    if read_ksm_stat(act.process, proc=act.proc).merge_any or marks_everything(vmas):
         return False
-    return not any(vma.is_mergeable for vma in read_vmas(act.process, proc=act.proc))
+    return not without(own_ranges(vmas), act.own) and (bool(act.own) or not act.remaining())

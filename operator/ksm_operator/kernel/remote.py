@@ -6,6 +6,9 @@ This is the course of a visit on every machine; how registers are handled is the
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,11 +16,13 @@ from typing import TYPE_CHECKING
 from ksm_operator.kernel.attached import Attached, StillAttached
 from ksm_operator.kernel.errors import Postponed, ProcessGone
 from ksm_operator.kernel.procfs import Process, is_alive
+from ksm_operator.kernel.threads import wait_for_moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from ksm_operator.kernel.alarm import Alarm
     from ksm_operator.kernel.machine import Machine
     from ksm_operator.kernel.threads import Candidate
 
@@ -67,6 +72,7 @@ def visit(
     *,
     machine: Machine,
     options: int,
+    alarm: Alarm,
     abandoned: Callable[[], bool],
     proc: Path,
 ) -> Visit:
@@ -78,6 +84,7 @@ def visit(
         calls: in this order, in one stop.
         machine: handles the registers.
         options: PTRACE_O_* for the seize.
+        alarm: of the calling thread.
         abandoned: asked after the seize, which may have waited long behind an exec: True if nobody
             waits for the result any more.
         proc: the proc file system.
@@ -98,19 +105,56 @@ def visit(
     ours = target.is_ours()
     if ours:
         caller.before_interrupt()
-    started = time.monotonic_ns()
-    try:
-        target.stop()
-        if not ours:
+        if not wait_for_moment(process, candidate, machine.names, proc=proc):
+            # It cannot be let go without being stopped but by the end of its tracer.
+            raise StillAttached(f"thread {target.tid} {candidate.blocked_in} no more", "Busy")
+        caller.note_call()
+    with alarm.running(), _no_collection(), _ahead_of_others():
+        started = time.monotonic_ns()
+        try:
+            target.stop()
+            if not ours:
+                target.leave()
+                raise ProcessGone(process.pid)
+            results = caller.make(calls)
             target.leave()
-            raise ProcessGone(process.pid)
-        results = caller.make(calls)
-        target.leave()
-    except OSError as error:
-        # ESRCH: killed while it was stopped, and the kernel has let go of it.
-        if not is_alive(process, proc=proc):
-            raise ProcessGone(process.pid) from error
-        target.leave_after(error)
-        raise Postponed(process.pid, "PtraceFailed", str(error)) from error
-    stopped_ns = time.monotonic_ns() - started
+        except OSError as error:
+            # ESRCH: killed while it was stopped, and the kernel has let go of it.
+            if not is_alive(process, proc=proc):
+                raise ProcessGone(process.pid) from error
+            target.leave_after(error)
+            raise Postponed(process.pid, "PtraceFailed", str(error)) from error
+        stopped_ns = time.monotonic_ns() - started
     return Visit(results, target.tid, caller.caught_in(), stopped_ns, caller.safeguard())
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python does not look for garbage, which takes longer than a stop should."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _ahead_of_others() -> Iterator[None]:
+    """The calling thread runs before all others, where it may (CAP_SYS_NICE).
+
+    A pod that asks for little CPU gets little of it on a busy node, and the target would stand
+    still for as long as we wait for ours.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        # Also for root, in a cgroup that has no share of real time (CONFIG_RT_GROUP_SCHED).
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)

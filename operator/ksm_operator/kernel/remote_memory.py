@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,9 +39,25 @@ def read_memory(tid: int, address: int, length: int) -> bytes:
     Raises:
         OSError: ESRCH when it is gone, EPERM without the right to trace it.
     """
+    return read_pieces(tid, [(address, length)])[0]
+
+
+def read_pieces(tid: int, pieces: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Bytes at several addresses in one go, each with its length.
+
+    What follows on a piece that is not readable in whole is empty.
+
+    Raises:
+        OSError: ESRCH when it is gone, EPERM without the right to trace it.
+    """
+    length = sum(length for _, length in pieces)
     buffer = ctypes.create_string_buffer(length)
-    moved = _transfer(_libc.process_vm_readv, tid, address, buffer, length)
-    return buffer.raw[:moved]
+    moved = _transfer(_libc.process_vm_readv, tid, pieces, buffer, length)
+    found, rest = [], buffer.raw[:moved]
+    for _, length in pieces:
+        found.append(rest[:length])
+        rest = rest[length:]
+    return found
 
 
 def write_memory(tid: int, address: int, data: bytes) -> bool:
@@ -50,24 +66,24 @@ def write_memory(tid: int, address: int, data: bytes) -> bool:
     Raises:
         OSError: ESRCH when it is gone, EPERM without the right to trace it.
     """
-    buffer = ctypes.create_string_buffer(data, len(data))
-    moved = _transfer(_libc.process_vm_writev, tid, address, buffer, len(data))
-    return moved == len(data)
+    length = len(data)
+    buffer = ctypes.create_string_buffer(data, length)
+    return _transfer(_libc.process_vm_writev, tid, [(address, length)], buffer, length) == length
 
 
 def _transfer(
     call: Callable[..., int],
     tid: int,
-    address: int,
+    pieces: Sequence[tuple[int, int]],
     buffer: ctypes.Array[ctypes.c_char],
     length: int,
 ) -> int:
     ours = _Iovec(ctypes.addressof(buffer), length)
-    theirs = _Iovec(address, length)
-    moved = call(tid, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
+    theirs = (_Iovec * len(pieces))(*(_Iovec(*piece) for piece in pieces))
+    moved = call(tid, ctypes.byref(ours), 1, theirs, len(pieces), 0)
     if moved >= 0:
         return moved
     error = ctypes.get_errno()
     if error in (errno.EFAULT, errno.ENOMEM):
         return 0
-    raise OSError(error, f"memory of {tid} at {address:#x}: {os.strerror(error)}")
+    raise OSError(error, f"memory of {tid} at {pieces[0][0]:#x}: {os.strerror(error)}")

@@ -10,7 +10,8 @@ from typing import Final
 from ksm_operator.kernel import ptrace
 from ksm_operator.kernel.remote_memory import read_memory
 
-SECTION_OFFSET: Final = 8
+POINTER_OFFSET: Final = 8
+POINTER_BYTES: Final = 8
 SECTION_BYTES: Final = 32
 
 
@@ -20,13 +21,28 @@ def in_section(tid: int, ip: int) -> bool:
     Raises:
         OSError: it is gone.
     """
+    piece = pointer_piece(tid)
+    return is_in(tid, ip, read_memory(tid, *piece))
+
+
+def pointer_piece(tid: int) -> tuple[int, int]:
+    """Where a stopped thread keeps the address of the sequence it is in: address and length.
+
+    Nothing, of length 0, for a thread without such sequences.
+
+    Raises:
+        OSError: it is gone.
+    """
     area = ptrace.rseq_address(tid)
-    if area is None:
+    return (0, 0) if area is None else (area + POINTER_OFFSET, POINTER_BYTES)
+
+
+def is_in(tid: int, ip: int, pointer: bytes) -> bool:
+    """The same as `in_section`, for who has read what is at `pointer_piece`."""
+    address = int.from_bytes(pointer, "little")
+    if address == 0:
         return False
-    pointer = int.from_bytes(read_memory(tid, area + SECTION_OFFSET, 8), "little")
-    if pointer == 0:
-        return False
-    section = read_memory(tid, pointer, SECTION_BYTES)
+    section = read_memory(tid, address, SECTION_BYTES)
     if len(section) < SECTION_BYTES:
         return True
     start = int.from_bytes(section[8:16], "little")

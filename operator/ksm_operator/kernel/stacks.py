@@ -9,7 +9,6 @@ that made the thread, says that it is one.
 from __future__ import annotations
 
 import struct
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,6 +21,10 @@ MOST_ABOVE_DESCRIPTOR: Final = 16384
 """Both put the descriptor at the top of the block that holds the stack; what may follow it."""
 
 WORD: Final = 8
+
+_places: list[int] = []
+"""Where in a descriptor such a pair was found before: looked at first, as the thread stands still
+meanwhile."""
 
 
 def is_own_stack(
@@ -69,7 +72,12 @@ def _holds_stack(descriptor: bytes, lowest: int, thread_pointer: int, end: int) 
     if not words or words[0] != thread_pointer:
         return False
     highest = min(end, thread_pointer + MOST_ABOVE_DESCRIPTOR)
-    return any(
-        0 < base <= lowest and thread_pointer < base + size <= highest
-        for base, size in pairwise(words)
-    )
+    pairs = len(words) - 1
+    known = [place for place in _places if place < pairs]
+    for place in (*known, *range(pairs)):
+        base, size = words[place], words[place + 1]
+        if 0 < base <= lowest and thread_pointer < base + size <= highest:
+            if place not in _places:
+                _places.append(place)
+            return True
+    return False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.blocking import (
     ALWAYS_EINTR,
+    RESUMED,
     Suitability,
     resumed_call,
     suitability,
@@ -28,8 +29,19 @@ ENOUGH: Final = 16
 MOST_ARGUMENTS: Final = 6
 """Of a system call, which is how many the kernel prints of every one."""
 
-SAMPLES: Final = 8
+SAMPLES: Final = 16
+"""Looks in a row in which a thread has to be seen running."""
+
+MOST_SAMPLES: Final = 64
+"""Looks at a process whose threads run, and wait in calls that must not be interrupted, in turn."""
+
 SAMPLE_PAUSE_SECONDS: Final = 0.0005
+
+MOMENT_SECONDS: Final = 0.25
+MOMENT_PAUSE_SECONDS: Final = 0.0002
+"""How long, and how often, a chosen thread is looked at for the moment to interrupt it."""
+
+BUSY: Final = "BusyInSyscall"
 
 STATES_NEVER: Final = {
     "D": "Uninterruptible",
@@ -48,6 +60,10 @@ WAIT_CHANNELS_NEVER: Final = {
     "get_signal": "Frozen",
     "__refrigerator": "Frozen",
 }
+
+
+STOPPED: Final = frozenset({"Stopped", "Traced", "Exiting"})
+"""It makes no way, so that nothing is cut short; what has stopped it is told by ptrace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +146,7 @@ def _judge_call(
         name = resumed_call(wait_channel, arguments)
     found = suitability(name, arguments)
     if found is Suitability.NEVER:
-        return Unsuitable("BusyInSyscall", name or f"system call {number}")
+        return Unsuitable(BUSY, name or f"system call {number}")
     assert name is not None
     return Candidate(tid, found, name)
 
@@ -148,6 +164,38 @@ def _look(
     except KernelError as error:
         return Unsuitable("NotReadable", str(error))
     return judge(tid, stat, syscall, channel, names)
+
+
+def wait_for_moment(
+    process: Process, candidate: Candidate, names: Mapping[int, str], *, proc: Path = PROC
+) -> bool:
+    """Wait until a chosen thread may be interrupted: it has gone on since, maybe into a transfer.
+
+    Args:
+        process: whose thread.
+        candidate: as it was when it was chosen.
+        names: the machine's system calls by number.
+        proc: the proc file system.
+
+    Returns:
+        False if the moment did not come.
+    """
+    deadline = time.monotonic() + MOMENT_SECONDS
+    running = SAMPLES if candidate.suitability is Suitability.RUNNING else 0
+    while True:
+        seen = _look(process, candidate.tid, names, proc)
+        if isinstance(seen, Unsuitable):
+            come = seen.reason in STOPPED
+            running = 0
+        elif seen.suitability is Suitability.RUNNING:
+            running += 1
+            come = running >= SAMPLES
+        else:
+            # A call that is taken up again is known by the name that was seen at the choice.
+            come = seen.blocked_in == candidate.blocked_in or seen.blocked_in not in RESUMED
+        if come or time.monotonic() > deadline:
+            return come
+        time.sleep(MOMENT_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +263,8 @@ def running_threads(
 ) -> list[Candidate]:
     """Threads that run, for when none waits that would do; or one that has begun to wait since.
 
-    A thread seen running may be on its way into a bulk transfer, so it is only taken after every
-    one of several looks saw it running.
+    A thread seen running may be on its way into a bulk transfer, so it is only taken after several
+    looks in a row saw it running.
 
     Args:
         process: whose threads.
@@ -228,22 +276,22 @@ def running_threads(
         ProcessGone: the process exited.
         Postponed: no thread can make a call at this moment; the reason is that of the first one.
     """
-    steady: set[int] | None = None
+    looks: dict[int, int] = {}
     survey = _Survey([], [], None)
-    for sample in range(SAMPLES):
+    for sample in range(MOST_SAMPLES):
         if sample:
             time.sleep(SAMPLE_PAUSE_SECONDS)
         survey = _survey(process, names, proc)
         waiting = [seen for seen in survey.waiting if seen.tid not in passed_over]
         if waiting:
             return _in_order(waiting, process)
-        seen = {candidate.tid for candidate in survey.running}
-        steady = seen if steady is None else steady & seen
-        if not steady:
+        looks = {seen.tid: looks.get(seen.tid, 0) + 1 for seen in survey.running}
+        steady = [seen for seen in survey.running if looks[seen.tid] >= SAMPLES]
+        if steady:
+            return steady
+        is_busy = survey.refusal is not None and survey.refusal.reason == BUSY
+        if not looks and not is_busy:
             break
-    always_running = [candidate for candidate in survey.running if candidate.tid in (steady or ())]
-    if always_running:
-        return always_running
     if survey.refusal is not None:
         raise Postponed(process.pid, survey.refusal.reason, survey.refusal.detail)
     if survey.running or survey.waiting:

@@ -5,15 +5,15 @@ Callers on any thread hand their calls over and wait for the result.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import queue
 import threading
 import time
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ksm_operator.kernel import ptrace
+from ksm_operator.kernel.alarm import Alarm
 from ksm_operator.kernel.attached import StillAttached, ThreadUnsuitable
 from ksm_operator.kernel.blocking import Suitability
 from ksm_operator.kernel.errors import KernelError, Postponed
@@ -41,7 +41,10 @@ NO_WAY_BACK: Final = "NoSafeReturn"
 """A thread that could not return to its own state by itself, and whose call must not answer 0."""
 
 TRANSIENT: Final = frozenset(
-    {"SignalArrived", "Interrupted", "Busy", "RestartableSequence", "Exec", NO_WAY_BACK}
+    {
+        *("SignalArrived", "Interrupted", "Exec"),
+        *("Busy", "BusyInSyscall", "RestartableSequence", NO_WAY_BACK),
+    }
 )
 
 OPTIONS: Final = ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_TRACEEXEC
@@ -57,13 +60,29 @@ class RemoteCalls(Protocol):
 
 
 class _Job:
-    """One request on its way to the tracing thread."""
+    """One request on its way to the tracing thread.
+
+    Not a `concurrent.futures.Future`, with which `logging` comes: 0.4 MiB of the helper.
+    """
 
     def __init__(self, process: Process, calls: Sequence[Syscall]) -> None:
         self.process = process
         self.calls = calls
-        self.done: Future[Visit] = Future()
         self.abandoned = threading.Event()
+        self._done = threading.Event()
+        self._outcome: Visit | Exception | None = None
+
+    def finish(self, outcome: Visit | Exception) -> None:
+        """Give the caller's thread what it waits for."""
+        self._outcome = outcome
+        self._done.set()
+
+    def result(self, seconds: float) -> Visit | None:
+        """What the tracing thread brought, or raise what it met; None if that takes longer."""
+        self._done.wait(seconds)
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
 
 class Tracer:
@@ -115,21 +134,25 @@ class Tracer:
             self._start()
             self._jobs.put(job)
             try:
-                return job.done.result(patience)
-            except FutureTimeoutError:
-                # Most likely the seize waits for an exec to end. Leave that thread to it: it
-                # lets go of the target as soon as it comes back.
-                job.abandoned.set()
-                self._retire()
-                raise Postponed(process.pid, "AttachBlocked") from None
+                made = job.result(patience)
             except StillAttached as error:
+                worker = self._worker
                 self._retire()
-                raise Postponed(process.pid, "NoProgress", str(error)) from error
+                if worker is not None:
+                    worker.join(ATTACH_SECONDS)
+                raise Postponed(process.pid, error.reason, str(error)) from error
             except KernelError:
                 raise
             except Exception:
                 self._retire()
                 raise
+            if made is None:
+                # Most likely the seize waits for an exec to end. Leave that thread to it: it
+                # lets go of the target as soon as it comes back.
+                job.abandoned.set()
+                self._retire()
+                raise Postponed(process.pid, "AttachBlocked")
+            return made
 
     def close(self) -> None:
         """End the tracing thread; a later call starts a new one."""
@@ -162,36 +185,39 @@ class Tracer:
             )
 
     def _run(self, jobs: queue.SimpleQueue[_Job | None]) -> None:
-        while (job := jobs.get()) is not None:
-            try:
-                job.done.set_result(self._serve(job))
-            except StillAttached as error:
-                # Ending this thread is what makes the kernel let go of the target.
-                job.done.set_exception(error)
-                return
-            except KernelError as error:
-                job.done.set_exception(error)
-            except Exception as error:  # noqa: BLE001 - the caller's thread raises it
-                job.done.set_exception(error)
-                return
-            if job.abandoned.is_set():
-                return
+        with contextlib.closing(Alarm()) as alarm:
+            while (job := jobs.get()) is not None:
+                try:
+                    job.finish(self._serve(job, alarm))
+                except StillAttached as error:
+                    # Ending this thread is what makes the kernel let go of the target.
+                    job.finish(error)
+                    return
+                except KernelError as error:
+                    job.finish(error)
+                except Exception as error:  # noqa: BLE001 - the caller's thread raises it
+                    job.finish(error)
+                    return
+                if job.abandoned.is_set():
+                    return
 
-    def _serve(self, job: _Job) -> Visit:
+    def _serve(self, job: _Job, alarm: Alarm) -> Visit:
         names = self._machine.names
         waiting = waiting_threads(job.process, names, proc=self._proc)
         tids = {candidate.tid for candidate in waiting}
-        outcome = self._try(job, waiting)
+        outcome = self._try(job, alarm, waiting)
         if outcome is None or (
             isinstance(outcome, ThreadUnsuitable) and outcome.reason == NO_WAY_BACK
         ):
             try:
                 running = running_threads(job.process, names, passed_over=tids, proc=self._proc)
-            except Postponed:
+            except Postponed as error:
+                if error.reason == "Exiting":
+                    check_alive(job.process, proc=self._proc)
                 if outcome is None:
                     raise
             else:
-                outcome = self._try(job, running)
+                outcome = self._try(job, alarm, running)
         if isinstance(outcome, Visit):
             return outcome
         assert outcome is not None
@@ -199,14 +225,16 @@ class Tracer:
             check_alive(job.process, proc=self._proc)
         raise Postponed(job.process.pid, outcome.reason, outcome.detail)
 
-    def _try(self, job: _Job, candidates: list[Candidate]) -> Visit | ThreadUnsuitable | None:
+    def _try(
+        self, job: _Job, alarm: Alarm, candidates: list[Candidate]
+    ) -> Visit | ThreadUnsuitable | None:
         """Visit one after the other until one serves; returns why the last one did not."""
         refusal: ThreadUnsuitable | None = None
         for _ in range(min(MOST_TRIES, len(candidates))):
             if job.abandoned.is_set():
                 raise Postponed(job.process.pid, "AttachBlocked")
             try:
-                return self._visit(job, candidates.pop(0))
+                return self._visit(job, alarm, candidates.pop(0))
             except ThreadUnsuitable as error:
                 refusal = error
             if refusal.reason == NO_WAY_BACK:
@@ -214,9 +242,9 @@ class Tracer:
                 candidates.sort(key=_must_not_answer_zero)
         return refusal
 
-    def _visit(self, job: _Job, candidate: Candidate) -> Visit:
+    def _visit(self, job: _Job, alarm: Alarm, candidate: Candidate) -> Visit:
         try:
-            return self._visit_with(self._options, job, candidate)
+            return self._visit_with(self._options, job, alarm, candidate)
         except OSError as error:
             if error.errno != errno.EINVAL or not self._may_suspend_seccomp:
                 raise
@@ -224,15 +252,16 @@ class Tracer:
             self._may_suspend_seccomp = False
             self._options = OPTIONS
             self._check_seccomp(job.process)
-            return self._visit_with(self._options, job, candidate)
+            return self._visit_with(self._options, job, alarm, candidate)
 
-    def _visit_with(self, options: int, job: _Job, candidate: Candidate) -> Visit:
+    def _visit_with(self, options: int, job: _Job, alarm: Alarm, candidate: Candidate) -> Visit:
         return visit(
             job.process,
             candidate,
             job.calls,
             machine=self._machine,
             options=options,
+            alarm=alarm,
             abandoned=job.abandoned.is_set,
             proc=self._proc,
         )

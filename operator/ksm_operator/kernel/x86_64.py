@@ -6,8 +6,10 @@ Sources: arch/x86/include/uapi/asm/ptrace.h, arch/x86/kernel/signal.c (restart r
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import Final
 
+from ksm_operator.kernel.procfs import PROC
 from ksm_operator.kernel.syscalls import CALLS
 
 _U64 = ctypes.c_uint64
@@ -60,6 +62,17 @@ class Registers(ctypes.Structure):
     def copy(self) -> Registers:
         """The same values in memory of their own."""
         return Registers.from_buffer_copy(self)
+
+
+@cache
+def has_shadow_stacks() -> bool:
+    """True if a thread of this machine may have a shadow stack.
+
+    The kernel shows the flag where it lets user code have one (arch/x86/kernel/cpu/common.c).
+    """
+    with (PROC / "cpuinfo").open(encoding="ascii", errors="replace") as file:
+        flags = next((line for line in file if line.startswith("flags")), "")
+    return "user_shstk" in flags.split()
 
 
 ARGUMENTS: Final = ("rdi", "rsi", "rdx", "r10", "r8", "r9")

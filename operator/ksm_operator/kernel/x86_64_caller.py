@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel import ptrace, rseq
-from ksm_operator.kernel.attached import STOP_SECONDS, Attached, ThreadUnsuitable
+from ksm_operator.kernel.attached import (
+    STOP_SECONDS,
+    Attached,
+    StillAttached,
+    ThreadUnsuitable,
+)
 from ksm_operator.kernel.blocking import EINTR_BECOMES_RESTART, RESUMED, Suitability, suitability
 from ksm_operator.kernel.errors import KernelError, Postponed, Refused
 from ksm_operator.kernel.maps import Mappings, read_maps
-from ksm_operator.kernel.remote_memory import read_memory, write_memory
+from ksm_operator.kernel.ptrace import StopKind
+from ksm_operator.kernel.remote_memory import read_memory, read_pieces, write_memory
 from ksm_operator.kernel.stacks import DESCRIPTOR_BYTES, is_own_stack
 from ksm_operator.kernel.x86_64 import (
     ERESTART_RESTARTBLOCK,
@@ -21,6 +28,7 @@ from ksm_operator.kernel.x86_64 import (
     Registers,
     arguments,
     for_call,
+    has_shadow_stacks,
     in_syscall,
     is_interrupted,
     made_again,
@@ -29,6 +37,7 @@ from ksm_operator.kernel.x86_64 import (
 )
 from ksm_operator.kernel.x86_64_return import ReturnPath, find_return_path, forget
 from ksm_operator.kernel.x86_64_sigframe import SignalFrame, build_frame
+from ksm_operator.kernel.x86_64_transfer import rest_of_transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +46,8 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.threads import Candidate
 
 MOST_XSTATE_BYTES: Final = 32768
+TRANSFER_SECONDS: Final = 2.0
+"""How long a transfer that was cut short may take before the thread is left alone with it."""
 
 
 class X8664Caller:
@@ -50,6 +61,10 @@ class X8664Caller:
         self._safeguard = ""
         self._mappings = Mappings([])
         self._return_path: ReturnPath | None = None
+        self._shadow_stack = (
+            ptrace.RegisterSet(ptrace.NT_X86_SHSTK, 8) if has_shadow_stacks() else None
+        )
+        self._xstate = ptrace.RegisterSet(ptrace.NT_X86_XSTATE, MOST_XSTATE_BYTES)
 
     def before_interrupt(self) -> None:
         """Look up the ranges of the process, and code in them to return through."""
@@ -61,6 +76,9 @@ class X8664Caller:
         except KernelError:
             return
 
+    def note_call(self) -> None:
+        """Nothing: the registers tell all of it."""
+
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
         """See `machine.Caller.make`."""
         found = self._read_registers()
@@ -71,6 +89,8 @@ class X8664Caller:
             ptrace.set_registers(self._tid, original)
         self._target.give_back = lambda: ptrace.set_registers(self._tid, original)
         own_call = self._own_call(found)
+        if own_call is None:
+            found = self._finish_transfer(found)
         frame = self._prepare_return(found, own_call)
         if frame is not None and self._return_path is not None:
             self._safeguard = "SignalFrame"
@@ -91,7 +111,7 @@ class X8664Caller:
     def _read_registers(self) -> Registers:
         registers = Registers()
         size = ptrace.get_registers(self._tid, registers)
-        if size != len(bytes(registers)) or registers.cs != USER_CS:
+        if size != ctypes.sizeof(registers) or registers.cs != USER_CS:
             self._target.leave()
             raise Refused(self._target.process.pid, "ThirtyTwoBit")
         return registers
@@ -109,8 +129,6 @@ class X8664Caller:
         if ptrace.dispatches_system_calls(self._tid):
             raise self._leave("SyscallUserDispatch")
         if not is_interrupted(found, EINTR_BECOMES_RESTART):
-            if not in_syscall(found) and rseq.in_section(self._tid, found.rip):
-                raise self._leave("RestartableSequence")
             return None
         name = NAMES.get(found.orig_rax)
         if name == "restart_syscall":
@@ -124,35 +142,73 @@ class X8664Caller:
         self._caught_in = name or ""
         return name
 
+    def _finish_transfer(self, found: Registers) -> Registers:
+        """Let the thread transfer what our stop kept it from; returns what it is left with.
+
+        If it takes long, or we die, the thread goes on with it alone, and returns by the frame.
+
+        Raises:
+            ThreadUnsuitable: it has no frame to do so.
+            Postponed: a signal has ended it.
+            StillAttached: it takes long.
+        """
+        files = self._target.proc / str(self._tid) / "fd"
+        rest = rest_of_transfer(found, files)
+        if rest is None:
+            return found
+        whole = found.copy()
+        whole.rax = rest.whole
+        frame = self._prepare_return(whole, None)
+        if frame is None or self._return_path is None:
+            raise self._leave("Busy", "a transfer was cut short")
+        call = for_call(found, rest.number, rest.arguments, self._return_path.call, frame.address)
+        ptrace.set_registers(self._tid, call)
+        for _ in ("entry", "exit"):
+            ptrace.request(ptrace.PTRACE_SYSCALL, self._tid)
+            stop = self._target.wait(TRANSFER_SECONDS)
+            if stop is None:
+                raise StillAttached(f"thread {self._tid} is in a long transfer", "Busy")
+            if stop.kind is not StopKind.SYSCALL:
+                self._target.leave(stop.signal)  # it has transferred nothing more
+                raise Postponed(self._target.process.pid, "SignalArrived")
+        whole.rax = rest.done + max(0, signed(self._read_registers().rax))
+        self._target.give_back = lambda: ptrace.set_registers(self._tid, whole)
+        return whole
+
     def _prepare_return(self, found: Registers, own_call: str | None) -> SignalFrame | None:
-        """Write the signal frame; None where there is no place or no way for it."""
+        """Write the signal frame; None where there is no place or no way for it.
+
+        Raises:
+            ThreadUnsuitable: it is in user code that it cannot be moved out of.
+        """
         path = self._return_path
-        if path is None or ptrace.register_set(self._tid, ptrace.NT_X86_SHSTK, 8) is not None:
+        if path is None:
             return None
-        xstate = ptrace.register_set(self._tid, ptrace.NT_X86_XSTATE, MOST_XSTATE_BYTES)
+        if self._shadow_stack is not None and self._shadow_stack.read(self._tid) is not None:
+            return None
+        xstate = self._xstate.read(self._tid)
         if xstate is None:
             return None
         returned_to = made_again(found, NUMBERS[own_call]) if own_call else found
         mask = ptrace.signal_mask(self._tid)
         frame = build_frame(returned_to, mask, xstate, path.restorer)
-        if not self._is_free(frame.address, found):
-            return None
-        if not path.is_there(self._tid):
+        sequence = (0, 0) if in_syscall(found) else rseq.pointer_piece(self._tid)
+        pieces = [*path.pieces(), sequence, (found.fs_base, DESCRIPTOR_BYTES)]
+        *code, pointer, descriptor = read_pieces(self._tid, pieces)
+        if not path.is_there(code):
             forget(self._mappings, path)
             return None
-        return frame if write_memory(self._tid, frame.address, frame.data) else None
-
-    def _is_free(self, address: int, found: Registers) -> bool:
-        main_thread = self._tid == self._target.process.pid
-        descriptor = read_memory(self._tid, found.fs_base, DESCRIPTOR_BYTES)
-        return is_own_stack(
-            address,
+        if rseq.is_in(self._tid, found.rip, pointer):
+            raise self._leave("RestartableSequence")
+        is_free = is_own_stack(
+            frame.address,
             found.rsp,
             self._mappings,
-            main_thread=main_thread,
+            main_thread=self._tid == self._target.process.pid,
             thread_pointer=found.fs_base,
             descriptor=descriptor,
         )
+        return frame if is_free and write_memory(self._tid, frame.address, frame.data) else None
 
     def _own_site(self, found: Registers, own_call: str | None) -> int:
         """The `syscall` instruction of a thread without a way back, whose call may answer 0."""

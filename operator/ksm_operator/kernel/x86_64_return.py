@@ -11,10 +11,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.remote_memory import read_memory
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from ksm_operator.kernel.maps import Mapping, Mappings
@@ -43,16 +41,13 @@ class ReturnPath:
     restorer: int
     restorer_code: bytes
 
-    def is_there(self, tid: int) -> bool:
-        """True if the target still has this code at these addresses.
+    def pieces(self) -> list[tuple[int, int]]:
+        """Addresses and lengths of both."""
+        return [(self.call, len(CALL_AND_RETURN)), (self.restorer, len(self.restorer_code))]
 
-        Raises:
-            OSError: it is gone.
-        """
-        return (
-            read_memory(tid, self.call, len(CALL_AND_RETURN)) == CALL_AND_RETURN
-            and read_memory(tid, self.restorer, len(self.restorer_code)) == self.restorer_code
-        )
+    def is_there(self, found: Sequence[bytes]) -> bool:
+        """True if this is what the target has at the addresses of `pieces`."""
+        return [*found] == [CALL_AND_RETURN, self.restorer_code]
 
 
 @dataclass(frozen=True, slots=True)

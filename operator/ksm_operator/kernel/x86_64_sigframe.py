@@ -13,14 +13,17 @@ check_xstate_in_sigframe() in arch/x86/kernel/fpu/signal.c, do_sigaltstack() in 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from ksm_operator.kernel.x86_64 import Registers
 
 RED_ZONE_BYTES: Final = 128
 FRAME_BYTES: Final = 8 + 304 + 128  # return address, ucontext, siginfo
+STATE_OFFSET: Final = FRAME_BYTES + 16
+"""The vector state lies on a multiple of 64, the frame 8 below a multiple of 16, as the kernel
+aligns it (like after a call instruction)."""
 
 UC_FP_XSTATE: Final = 0x1
 UC_SIGCONTEXT_SS: Final = 0x2
@@ -52,8 +55,21 @@ GENERAL: Final = (
 """The order of struct sigcontext_64."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignalFrame:
+FRAME: Final = struct.Struct(
+    "<Q"  # the address that it returns to
+    "QQ"  # uc_flags, uc_link
+    "QixxxxQ"  # uc_stack
+    "18Q4H4QQ64x"  # uc_mcontext: GENERAL, segments, error and fault, fpstate
+    "Q"  # uc_sigmask
+    "144x"  # siginfo, and what aligns the vector state
+)
+FIGURES: Final = struct.Struct("<IIQI28x")
+MAGIC2: Final = struct.pack("<I", FP_XSTATE_MAGIC2)
+
+_general = attrgetter(*GENERAL)
+
+
+class SignalFrame(NamedTuple):
     """A frame for one thread.
 
     Attributes:
@@ -77,19 +93,16 @@ def build_frame(registers: Registers, mask: int, xstate: bytes, restorer: int) -
     """
     state = _floating_point(xstate)
     floating = _down(registers.rsp - RED_ZONE_BYTES - len(state), 64)
-    # As the kernel aligns it: 8 bytes off, like after a call instruction.
-    address = _down(floating - FRAME_BYTES, 16) - 8
-    general = struct.pack("<18Q", *(getattr(registers, name) for name in GENERAL))
-    segments = struct.pack("<4H", registers.cs, 0, 0, registers.ss)
-    context = general + segments + struct.pack("<4QQ64x", 0, 0, 0, 0, floating)
-    alternate_stack = struct.pack("<QixxxxQ", 0, NO_SUCH_STACK, 0)
-    frame = (
-        struct.pack("<QQQ", restorer, UC_FLAGS, 0)
-        + alternate_stack
-        + context
-        + struct.pack("<Q", mask)
+    # fmt: off
+    frame = FRAME.pack(
+        restorer,
+        UC_FLAGS, 0,
+        0, NO_SUCH_STACK, 0,
+        *_general(registers), registers.cs, 0, 0, registers.ss, 0, 0, 0, 0, floating,
+        mask,
     )
-    return SignalFrame(address, frame.ljust(floating - address, b"\0") + state)
+    # fmt: on
+    return SignalFrame(floating - STATE_OFFSET, frame + state)
 
 
 def _floating_point(xstate: bytes) -> bytes:
@@ -107,13 +120,9 @@ def _floating_point(xstate: bytes) -> bytes:
     if enabled & TILE_DATA and not in_use & TILE_DATA and size > TILE_DATA_BYTES:
         enabled &= ~TILE_DATA
         size -= TILE_DATA_BYTES
-    figures = struct.pack("<IIQI28x", FP_XSTATE_MAGIC1, size + 4, enabled, size)
-    return (
-        xstate[: SOFTWARE_BYTES.start]
-        + figures
-        + xstate[SOFTWARE_BYTES.stop : size]
-        + struct.pack("<I", FP_XSTATE_MAGIC2)
-    )
+    figures = FIGURES.pack(FP_XSTATE_MAGIC1, size + len(MAGIC2), enabled, size)
+    rest = xstate[SOFTWARE_BYTES.stop : size]
+    return b"".join((xstate[: SOFTWARE_BYTES.start], figures, rest, MAGIC2))
 
 
 def _down(address: int, alignment: int) -> int:

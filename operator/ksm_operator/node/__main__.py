@@ -16,6 +16,9 @@ from ksm_operator.node.duplicates import add_parser as add_duplicates
 from ksm_operator.node.duplicates import run_duplicates
 from ksm_operator.node.explain import add_parser as add_explain
 from ksm_operator.node.explain import run_explain
+from ksm_operator.node.relieve import add_parser as add_relieve
+from ksm_operator.node.relieve import relieve_cgroups
+from ksm_operator.node.relieve import render as render_relief
 from ksm_operator.node.selection import add_arguments
 from ksm_operator.node.status import read_status, render_status
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ksm_operator.node.change import Outcome
+
+RECORD: Final = "ksm-node.json"
+"""Beside the lock: which ranges of which processes were marked."""
 
 EXIT_OK: Final = 0
 EXIT_INCOMPLETE: Final = 1
@@ -34,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="ksm-node",
         description="Kernel samepage merging on this node, by hand. Needs root.",
-        epilog="Exit status: 0 done, 1 some process was left as it was, 2 refused.",
+        epilog="Exit status: 0 done, 1 some process or cgroup was left as it was, 2 refused.",
     )
     root.add_argument(
         "-o",
@@ -58,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (enrol, release):
         add_arguments(command)
     add_explain(commands)
+    add_relieve(commands)
     return root
 
 
@@ -67,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = root.parse_args(arguments)
     if options.command in ("enrol", "release", "explain") and not (options.pids or options.cgroup):
         root.error(f"{options.command}: name PIDs or --cgroup PATH")
+    if options.command == "relieve" and not options.cgroup:
+        root.error("relieve: name a --cgroup PATH")
     if os.geteuid() != 0:
         return _refuse("root is needed: other users' processes and /sys cannot be read. Use sudo.")
     try:
@@ -95,8 +104,12 @@ def _change(options: argparse.Namespace) -> int:
             "hand. Change the KSMPolicy, or take the node out of it first."
         )
     try:
+        if options.command == "relieve":
+            report = relieve_cgroups(options.cgroup)
+            print(render_relief(report, options.output))
+            return EXIT_INCOMPLETE if report["exposed"] else EXIT_OK
         act = enrol_all if options.command == "enrol" else release_together
-        outcomes = act(options.pids, options.cgroup)
+        outcomes = act(options.pids, options.cgroup, options.lock.with_name(RECORD))
     finally:
         lock.release()
     _print(outcomes, options.output)

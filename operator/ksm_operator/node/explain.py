@@ -6,26 +6,30 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from ksm_operator.kernel import (
+    AlreadyMergeable,
     KernelError,
     Postponed,
     Process,
     ProcessGone,
+    Refused,
     Rooms,
     SkipReason,
     cgroup_inodes,
     find_process,
     mergeable_processes,
+    prepare,
     probe,
-    read_ksm_stat,
     read_merged_bytes,
     read_stat,
     share_of,
-    survey_payers,
     tightest,
-    why_not,
 )
-from ksm_operator.kernel.headroom import NODE
+from ksm_operator.kernel.guard_plan import demands
+from ksm_operator.kernel.headroom import NODE, with_margin, within
 from ksm_operator.kernel.machine import this_machine
+from ksm_operator.kernel.release import MARGIN_BYTES
+from ksm_operator.kernel.scene import look_steps
+from ksm_operator.kernel.steps import run
 from ksm_operator.kernel.threads import running_threads, waiting_threads
 from ksm_operator.node.change import RESERVE_SHARE
 from ksm_operator.node.selection import (
@@ -37,6 +41,7 @@ from ksm_operator.node.selection import (
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ksm_operator.kernel import Estimate, KernelFeatures, Share, Survey
@@ -94,8 +99,10 @@ def run_explain(options: argparse.Namespace) -> str:
     features = probe()
     # Everybody who may share with them: a phantom charge is what only others map.
     everybody = [one.process for one in mergeable_processes()]
-    survey = survey_payers(everybody, every=1 if options.exact else None)
     rooms = Rooms(hierarchy, RESERVE_SHARE)
+    scene = run(look_steps(everybody, rooms, every=1 if options.exact else None))
+    survey = scene.survey
+    wanted = demands(scene.members, scene.pages)
     found = []
     for process in processes:
         try:
@@ -105,7 +112,7 @@ def run_explain(options: argparse.Namespace) -> str:
     report = {
         "processes": found,
         "cgroups": [
-            explain_cgroup(one, survey, rooms) for one in _homes(found, directories, rooms)
+            explain_cgroup(one, survey, rooms, wanted) for one in _homes(found, directories, rooms)
         ],
         "survey": {
             "every": survey.every,
@@ -113,6 +120,7 @@ def run_explain(options: argparse.Namespace) -> str:
             "scannedBytes": survey.cost.scanned_bytes,
             "pagesLookedAt": survey.cost.frames,
             "seconds": round(survey.cost.seconds, 3),
+            "doubtfulBytes": survey.doubtful_bytes,
         },
     }
     return json.dumps(report, indent=2) if options.output == "json" else render(report)
@@ -150,34 +158,41 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
     answer: dict[str, Any] = {"wouldEnrol": False, "method": None, "thread": None}
     if features.unsupported is not None:
         return {**answer, "reason": "Unsupported", "text": features.unsupported}
-    if features.method != "Prctl":
-        text = f"Linux {features.release} has no PR_SET_MEMORY_MERGE: Linux 6.4 or newer is needed"
-        return {**answer, "reason": "Unsupported", "text": text}
-    reason = why_not(process)
-    if reason is not None:
-        text = WORDS.get(reason, f"it is excluded ({reason})")
-        if reason is SkipReason.ALREADY_MERGEABLE:
-            way = "prctl" if read_ksm_stat(process).merge_any else "madvise"
-            text = f"merging is on already, by {way}; it is left as it is"
-        return {**answer, "reason": str(reason), "text": text}
     try:
+        prepared = prepare(process, features)
+        if isinstance(prepared, AlreadyMergeable):
+            text = f"merging is on already, by {prepared.by.lower()}; it is left as it is"
+            return {**answer, "reason": str(SkipReason.ALREADY_MERGEABLE), "text": text}
         names = this_machine().names
         best = (waiting_threads(process, names) or running_threads(process, names))[0]
+    except Refused as error:
+        text = WORDS.get(SkipReason(error.reason), f"it is excluded ({error.reason})")
+        return {**answer, "reason": str(error.reason), "text": text}
     except Postponed as error:
         text = f"not at this moment, so it is tried again later ({error})"
         return {**answer, "reason": error.reason, "text": text}
+    method = prepared.marks.method
     return {
         "wouldEnrol": True,
-        "method": features.method,
+        "method": method,
         "thread": best.tid,
         "reason": None,
-        "text": f"it would be enrolled, by {str(features.method).lower()} in thread {best.tid} "
+        "text": f"it would be enrolled, by {method.lower()} in thread {best.tid} "
         f"({best.blocked_in})",
     }
 
 
-def explain_cgroup(directory: Path, survey: Survey, rooms: Rooms) -> dict[str, Any]:
-    """Who pays for what a cgroup and those below it have merged, and their room."""
+def explain_cgroup(
+    directory: Path, survey: Survey, rooms: Rooms, wanted: Mapping[str, int]
+) -> dict[str, Any]:
+    """Who pays for what a cgroup and those below it have merged, their room, and if it suffices.
+
+    Args:
+        directory: the cgroup's.
+        survey: of every mergeable process of the node.
+        rooms: of this node.
+        wanted: what each level may come to need, see `guard_plan.demands`.
+    """
     share: Share = share_of(survey, processes_in([directory]), cgroup_inodes(directory))
     levels = rooms.levels(directory)
     least = tightest(levels)
@@ -187,7 +202,15 @@ def explain_cgroup(directory: Path, survey: Survey, rooms: Rooms) -> dict[str, A
         "paidBytes": _estimate(share.paid),
         "unpaidBytes": _estimate(share.unpaid),
         "phantomBytes": _estimate(share.phantom),
-        "headroom": [{"level": level.name, "bytes": level.room} for level in levels],
+        "headroom": [
+            {
+                "level": level.name,
+                "bytes": level.room,
+                "demandBytes": wanted.get(level.name, 0),
+                "fits": within(wanted.get(level.name, 0), level.room, MARGIN_BYTES),
+            }
+            for level in levels
+        ],
         "tightest": None if least is None else least.name,
         "headroomBytes": None if least is None else least.room,
     }
@@ -212,6 +235,7 @@ def render(report: dict[str, Any]) -> str:
             f"  Merged     {_mib(one['mergedBytes'])}; {_payers(one)}",
             f"  Phantom    {_mib(one['phantomBytes'])} charged to it that only others map",
             f"  Headroom   {_room(one)}",
+            f"  Demand     {_demand(one)}",
         ]
     survey = report["survey"]
     sample = "every merged page" if survey["every"] == 1 else f"1 merged page in {survey['every']}"
@@ -219,7 +243,28 @@ def render(report: dict[str, Any]) -> str:
         f"Looked at {sample} of {survey['processes']} mergeable processes in "
         f"{survey['seconds']:.1f} s; of about this moment."
     )
+    if survey["doubtfulBytes"]:
+        lines.append(
+            "This kernel does not mark merged pages so that one could be sure: "
+            f"{survey['doubtfulBytes'] / MIB:.1f} MiB may be missing here, or be here wrongly."
+        )
     return "\n".join(lines)
+
+
+def _demand(one: dict[str, Any]) -> str:
+    """Whether all that was merged has room, should everybody write to it."""
+    own = one["headroom"][0]["demandBytes"]
+    text = f"{own / MIB:.1f} MiB if all that it had merged became its own again: "
+    short = [level for level in one["headroom"] if not level["fits"]]
+    if not short:
+        return text + "fits"
+    first = short[0]
+    who = "the node" if first["level"] == NODE else f"cgroup {first['level']}"
+    lacking = with_margin(first["demandBytes"], MARGIN_BYTES) - first["bytes"]
+    return (
+        f"{text}does not fit, {who} lacks {lacking / MIB:.1f} MiB; "
+        f"ksm-node relieve --cgroup {one['cgroup']} breaks sharing for it"
+    )
 
 
 def _payers(one: dict[str, Any]) -> str:

@@ -27,6 +27,11 @@ VERSION_2: Final = 2
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Let a command take PIDs and cgroups."""
     command.add_argument("pids", nargs="*", type=pid, metavar="PID")
+    add_cgroups(command)
+
+
+def add_cgroups(command: argparse.ArgumentParser) -> None:
+    """Let a command take cgroups."""
     command.add_argument(
         "--cgroup",
         action="append",

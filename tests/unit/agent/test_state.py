@@ -8,12 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm_operator.agent.descent import is_ours
-from ksm_operator.agent.state import Container, State, StateError, load, save
-from ksm_operator.kernel import Baseline, KsmValues, Process
+from ksm_operator.agent.state import Container, MarksOnRecord, State, StateError, load, save
+from ksm_operator.kernel import Baseline, KsmValues, Marks, Process, Range
+from ksm_operator.kernel.ranges import joined
 
 PROCESSES = st.builds(Process, st.integers(1, 2**22), st.integers(0, 2**40))
+RANGES = st.lists(st.tuples(st.integers(0, 2**35), st.integers(1, 2**20)), max_size=4).map(
+    lambda many: joined(Range(at << 12, (at + pages) << 12) for at, pages in many)
+)
+MARKS = st.builds(
+    Marks, st.sampled_from(["Prctl", "Madvise"]), st.integers(1, 2**47), RANGES, RANGES
+)
 CONTAINERS = st.builds(
-    Container, st.text(max_size=36), st.text(max_size=40), st.sets(PROCESSES), st.sets(PROCESSES)
+    Container,
+    st.text(max_size=36),
+    st.text(max_size=40),
+    st.sets(PROCESSES),
+    st.sets(PROCESSES),
+    st.dictionaries(PROCESSES, MARKS, max_size=3).map(MarksOnRecord),
 )
 STATES = st.builds(
     State,
@@ -36,6 +48,18 @@ def test_round_trip(state: State) -> None:
     assert State.from_dict(json.loads(json.dumps(state.to_dict()))) == state
 
 
+def test_the_version_before_is_read(tmp_path: Path) -> None:
+    """An upgrade finds pods enrolled by the agent before it, which knew no ranges."""
+    path = tmp_path / "state.json"
+    written = State("one", owner="u", containers={"/c": Container("p", "/c", {Process(7, 70)})})
+    text = written.to_dict()
+    text["version"] = 1
+    for container in text["containers"]:
+        del container["marks"]
+    path.write_text(json.dumps(text))
+    assert load(path, "one") == written
+
+
 def test_a_reboot_clears_it(tmp_path: Path) -> None:
     """After a reboot no process of old lives and ksmd's values are the kernel's again."""
     path = tmp_path / "state.json"
@@ -52,7 +76,7 @@ def test_none_yet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"version": 2, "bootID": "one"}', '{"version": 1, "bootID": "one"}', "null"],
+    ["", "{", "[]", '{"version": 3, "bootID": "one"}', '{"version": 1, "bootID": "one"}', "null"],
 )
 def test_damaged(tmp_path: Path, text: str) -> None:
     """What cannot be understood may hide another owner's processes: the agent refuses to run."""
@@ -80,29 +104,33 @@ PARENTS = {30: 20, 20: 10, 10: 1, 40: 1, 50: 30}
 
 
 @pytest.mark.parametrize(
-    ("pid", "enrolled", "own", "fresh", "ours"),
+    ("pid", "enrolled", "by_ranges", "own", "ours"),
     [
-        (30, {10}, set(), False, True),
-        (30, {10}, {20}, False, False),
-        (30, {20}, {10}, False, True),
-        (40, {10}, set(), False, True),
-        (40, set(), set(), True, False),
-        (40, set(), {10}, False, False),
+        (30, {10}, set(), set(), True),
+        (30, {10}, set(), {20}, False),
+        (30, {20}, set(), {10}, True),
+        (40, {10}, set(), set(), True),
+        (40, set(), set(), {10}, False),
+        (30, {10}, {10}, set(), False),
     ],
     ids=[
         "descendant of an enrolled one",
         "a nearer ancestor asked by itself",
         "a nearer ancestor was enrolled",
         "orphan in a container of ours",
-        "there before us",
         "orphan where somebody asked by itself",
+        "the ancestor was enrolled by ranges, which is not inherited as a whole",
     ],
 )
 def test_whose_a_mergeable_process_is(
-    pid: int, enrolled: set[int], own: set[int], *, fresh: bool, ours: bool
+    pid: int, enrolled: set[int], by_ranges: set[int], own: set[int], *, ours: bool
 ) -> None:
     """Descendants of enrolled processes must be released with them; a program's own choice not."""
     container = Container(
-        "u", "/c", {Process(one, 1) for one in enrolled}, {Process(one, 1) for one in own}
+        "u",
+        "/c",
+        {Process(one, 1) for one in enrolled},
+        {Process(one, 1) for one in own},
+        MarksOnRecord({Process(one, 1): Marks("Madvise", 5) for one in by_ranges}),
     )
-    assert is_ours(Process(pid, 1), container, PARENTS.get, fresh=fresh) is ours
+    assert is_ours(Process(pid, 1), container, PARENTS.get) is ours

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from ksm_operator.agent import status as quiet
-from ksm_operator.agent.enrolment import Left
 from ksm_operator.agent.knobs import Troubles
+from ksm_operator.agent.releasing import Left
 from ksm_operator.agent.report import Facts, judge
 from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
 from ksm_operator.api import NodeReason

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ksm_operator.kernel import KernelFeatures
+from ksm_operator.kernel import KernelFeatures, KsmStat, needs_repair
 from ksm_operator.kernel.enrol import LARGE_RESERVATION_BYTES, MANY_RANGES, method_for
 from ksm_operator.kernel.mergeable import marks_everything
 from ksm_operator.kernel.smaps import Vma
@@ -58,10 +58,30 @@ def test_the_prctl_unless_it_would_hurt(
     assert method_for(features, vmas) == method
 
 
-def test_the_stack_tells_who_marked() -> None:
-    """Programs mark their heaps; only the prctl marks the stack as well."""
+def test_stack_and_code_tell_who_marked() -> None:
+    """Programs mark their heaps; only the prctl marks the stack and the code as well."""
     marked = frozenset({"mg"})
     heap, stack = replace(PLAIN, flags=marked), replace(PLAIN, name="[stack]")
-    assert not marks_everything([heap, stack])
+    code = replace(PLAIN, name="/usr/bin/program", flags=frozenset({"ex"}))
+    assert not marks_everything([heap, stack, code])
     assert marks_everything([heap, replace(stack, flags=marked)])
+    assert marks_everything([heap, stack, replace(code, flags=code.flags | marked)])
     assert not marks_everything([])
+
+
+@pytest.mark.parametrize(
+    ("features", "rmap_items", "repair"),
+    [
+        (replace(NEW, exec_merges=False), 0, True),
+        (replace(NEW, exec_merges=False), 5, False),
+        (replace(NEW, exec_merges=None), 0, False),
+        (NEW, 0, False),
+        (replace(NEW, exec_inherits=False, exec_merges=False), 0, False),
+    ],
+    ids=["never scanned", "scanned", "not known", "works", "not inherited"],
+)
+def test_who_is_switched_off_and_on_again_after_an_exec(
+    features: KernelFeatures, rmap_items: int, *, repair: bool
+) -> None:
+    """On 6.7 to 6.9 nothing else makes ksmd scan it; elsewhere it would undo ksmd's work."""
+    assert needs_repair(features, KsmStat(rmap_items=rmap_items, merge_any=True)) is repair

@@ -12,7 +12,9 @@ from ksm_operator.kernel.headroom import (
     NODE,
     cgroup_levels,
     kubelet_available,
+    largest_within,
     read_events,
+    within,
 )
 
 MIB = 1 << 20
@@ -115,3 +117,21 @@ def test_the_node_is_the_last_level(tmp_path: Path) -> None:
     rooms = Rooms(Hierarchy(2, tmp_path / "cg"), 0.1, proc=tmp_path)
     assert [level.name for level in rooms.levels(cgroup)] == ["/c", "/", NODE]
     assert rooms.levels(cgroup)[-1].room == 400_000 * 1024
+
+
+@given(st.integers(0, 1 << 40), st.none() | st.integers(-(1 << 40), 1 << 40), st.integers(0, 1000))
+def test_what_may_be_used_leaves_a_margin(need: int, room: int | None, margin: int) -> None:
+    """What costs nothing is always possible; everything else asks for more than it needs."""
+    if need == 0 or room is None:
+        assert within(need, room, margin)
+    else:
+        assert within(need, room, margin) == (need + min(need, margin) <= room)
+        assert not margin or not within(need, min(room, need), margin)
+
+
+@given(st.integers(-1000, 3000), st.integers(0, 1000))
+def test_the_largest_that_fits(room: int, margin: int) -> None:
+    """It does, and a byte more does not."""
+    largest = largest_within(room, margin)
+    assert largest < 1 or within(largest, room, margin)
+    assert not within(max(1, largest + 1), room, margin)

@@ -6,19 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksm_operator.kernel.madvise import (
-    MOST_RANGES,
-    SPARSE_FROM_BYTES,
-    STEP_BYTES,
+from ksm_operator.kernel.madvise import MOST_RANGES, SPARSE_FROM_BYTES, choose
+from ksm_operator.kernel.marks import own_ranges
+from ksm_operator.kernel.ranges import (
     Range,
-    choose,
     common,
     joined,
-    own_ranges,
-    steps,
     without,
 )
-from ksm_operator.kernel.procfs import page_size
+from ksm_operator.kernel.release import CHUNK_BYTES, chunks, parts_of
 from ksm_operator.kernel.smaps import Vma
 
 MIB = 1 << 20
@@ -57,21 +53,14 @@ def test_giving_back_touches_ours_where_it_is_marked(marks: list[Range], ours: l
         Vma(each.start * page, each.end * page, "", frozenset({"mg"}), 0, page, 0)
         for each in joined(marks)
     ]
-    pieces = list(steps(vmas, scaled))
+    pieces = [step for part in parts_of(vmas, scaled) for step in chunks(part, CHUNK_BYTES, page)]
     touched = {
-        address // page for piece, _ in pieces for address in range(piece.start, piece.end, page)
+        address // page
+        for piece in pieces
+        for address in range(piece.start, piece.start + piece.length, page)
     }
     assert touched == addresses(marks) & addresses(ours)
-    assert all(0 < worst <= piece.size for piece, worst in pieces)
-
-
-def test_steps_are_small_and_cost_no_more_than_is_there() -> None:
-    """A step stops the program's other threads while it lasts, and needs that much room."""
-    marked = replace(PLAIN, flags=frozenset({"mg"}), anonymous_bytes=MIB)
-    pieces = list(steps([marked, PLAIN], [Range(0, 1 << 40)]))
-    assert len(pieces) == PLAIN.size // STEP_BYTES
-    assert all(piece.size == STEP_BYTES for piece, _ in pieces)
-    assert {worst for _, worst in pieces} == {MIB + page_size()}
+    assert all(0 < piece.worst_bytes <= piece.length for piece in pieces)
 
 
 def test_populated_anonymous_memory_is_marked() -> None:

@@ -4,6 +4,7 @@ Names of processes, files and cgroups are anybody's choice, lines are cut off in
 next kernel prints more than this one.
 """
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from ksm_operator.kernel.exclusions import effective_user, status_reason
 from ksm_operator.kernel.headroom import cgroup_levels, parse_memory_stat, read_events
 from ksm_operator.kernel.helper_messages import decode_answer, decode_greeting, decode_requests
 from ksm_operator.kernel.maps import parse_maps
+from ksm_operator.kernel.marks import Marks
 from ksm_operator.kernel.procfs import (
     Process,
     Stat,
@@ -57,6 +59,7 @@ ANSWER = '{"visit":{"results":[0],"tid":7,"caught_in":"read","stopped_ns":5,"saf
 ERROR = '{"error":"Postponed","message":"m","attributes":{"pid":7,"reason":"Busy","detail":""}}'
 REQUESTS = '[[7,5,[["prctl",[67,1,0,0,0],5.0]]]]'
 GREETING = '{"oomScoreAdj":-1000}'
+MARKS = '["Madvise",140733,[16,2,8,1],[]]'
 
 Parser = Callable[[str], object]
 
@@ -79,6 +82,7 @@ PARSERS: dict[str, tuple[Parser, str, tuple[type[Exception], ...]]] = {
     "error": (lambda text: decode_answer(encoded(text)), ERROR, (ValueError,)),
     "requests": (lambda text: decode_requests(encoded(text)), REQUESTS, (ValueError,)),
     "greeting": (lambda text: decode_greeting(encoded(text)), GREETING, (ValueError, KernelError)),
+    "marks": (lambda text: Marks.from_list(json.loads(text)), MARKS, (ValueError, TypeError)),
 }
 
 
@@ -150,6 +154,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "status": (STATUS, lambda proc: read_status(7, proc=proc)),
     "cgroup": (CGROUP, lambda proc: read_cgroup(7, proc=proc)),
     "ksm_stat": (KSM_STAT, lambda proc: read_ksm_stat(Process(7, 77), proc=proc)),
+    "ksm_merging_pages": ("5\n", lambda proc: read_ksm_stat(Process(7, 77), proc=proc)),
     "smaps": (SMAPS, lambda proc: read_vmas(Process(7, 77), proc=proc)),
     "smaps_rollup": (SMAPS, lambda proc: read_merged_bytes(Process(7, 77), proc=proc)),
     "schedstat": ("5 6 7\n", lambda proc: ksmd_cpu_ns(7, proc=proc)),

@@ -3,6 +3,7 @@
 import os
 from array import array
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,16 +15,19 @@ from ksm_operator.kernel import KernelError, Process, Unsupported
 from ksm_operator.kernel.frames import anonymous_frames, read_words, runs_of, sample
 from ksm_operator.kernel.payers import (
     SAMPLED_PAGES,
+    cgroup_inodes,
+    sampling_step,
+    survey_payers,
+)
+from ksm_operator.kernel.shares import (
     Cost,
     Estimate,
     SharedPages,
     Survey,
-    cgroup_inodes,
     charged_elsewhere,
     group_pages,
-    sampling_step,
+    phantom_of,
     share_of,
-    survey_payers,
 )
 
 PAGE = 4096
@@ -54,11 +58,32 @@ def test_phantom_charge() -> None:
     assert share_of(survey(left), {TWO}, {200}).merged == Estimate(10 * PAGE)
 
 
+def test_phantom_charge_of_a_node() -> None:
+    """Of all cgroups, each page once; what a cgroup above pays for its own counts for nobody."""
+    homes = {ONE: {100, 10}, TWO: {200, 20}}
+    own = SharedPages(payer=100, mappers=((ONE, 1), (TWO, 1)), elsewhere=0, pages=3)
+    pod = SharedPages(payer=10, mappers=((ONE, 1),), elsewhere=0, pages=4)
+    left = SharedPages(payer=10, mappers=((TWO, 2),), elsewhere=0, pages=5)
+    strange = SharedPages(payer=200, mappers=((THREE, 1),), elsewhere=0, pages=6)
+    assert phantom_of(survey(own, pod, left, strange), homes) == Estimate(11 * PAGE)
+
+
 def test_charges_that_a_removed_cgroup_left() -> None:
     """They show with the nearest cgroup above that is alive, where nobody lives."""
     left = SharedPages(payer=7, mappers=((TWO, 1),), elsewhere=0, pages=5)
     own = SharedPages(payer=8, mappers=((TWO, 1),), elsewhere=0, pages=1)
     assert charged_elsewhere(survey(left, own), {8}) == {7: Estimate(5 * PAGE)}
+
+
+def test_what_cannot_be_told_for_sure_is_stated() -> None:
+    """Where the kernel's flag says nothing, smaps is the judge of how much may be wrong."""
+    both = SharedPages(payer=100, mappers=((ONE, 1), (TWO, 1)), elsewhere=0, pages=12)
+    assert survey(both).doubtful_bytes == 0
+    assert replace(survey(both), told_bytes=24 * PAGE).doubtful_bytes == 0
+    assert replace(survey(both), told_bytes=30 * PAGE).doubtful_bytes == 6 * PAGE
+    assert replace(survey(both), told_bytes=20 * PAGE).doubtful_bytes == 4 * PAGE
+    sampled = replace(survey(both, every=64), told_bytes=24 * 64 * PAGE + PAGE)
+    assert sampled.doubtful_bytes == 0, "within the error of the sample"
 
 
 FRAMES = st.lists(st.integers(1, 60), max_size=80)

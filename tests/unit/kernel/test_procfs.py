@@ -53,6 +53,15 @@ def test_any_name_of_a_process(comm: str) -> None:
     assert stat.is_kernel_thread
 
 
+@pytest.mark.parametrize(("code", "found"), [("94000", 140733), ("0", 0)])
+def test_a_program_is_told_by_its_stack(code: str, found: int) -> None:
+    """In the middle of an exec the stack is there and still moves; the code comes last."""
+    before = stat_line()
+    line = before.replace("18446744073709551615 1 1 0 ", f"18446744073709551615 {code} 1 140733 ")
+    assert line != before
+    assert parse_stat(line).start_stack == found
+
+
 def test_both_forms_of_ksm_stat() -> None:
     """Up to 6.13 four lines without colons, then two more with them."""
     old = "ksm_rmap_items 3\nksm_zero_pages 1\nksm_merging_pages 2\nksm_process_profit -5\n"

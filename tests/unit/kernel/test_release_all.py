@@ -2,9 +2,10 @@
 
 from ksm_operator.kernel import Process, Survey
 from ksm_operator.kernel.headroom import NODE
-from ksm_operator.kernel.payers import Cost, SharedPages
-from ksm_operator.kernel.release_all import as_they_are, shared_pages
+from ksm_operator.kernel.release_all import as_they_are
 from ksm_operator.kernel.release_plan import Pages, Part, Step
+from ksm_operator.kernel.scene import shared_pages
+from ksm_operator.kernel.shares import Cost, SharedPages
 
 ONE, TWO = Process(1, 10), Process(2, 20)
 PATHS = {7: ("/pod/c", "/pod", "/", NODE)}

@@ -1,4 +1,6 @@
 import dataclasses
+import fcntl
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +57,16 @@ def test_every_component_is_pinned(name: str) -> None:
     source = COMPONENTS[name].source
     assert (source / "go.mod").is_file()
     assert (source / "go.sum").is_file()
+
+
+def test_what_is_built_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A lint that needs helm must not stand still while somebody builds Kubernetes, nor helm."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = components.folder(COMPONENTS["helm"])
+    folder.mkdir(parents=True)
+    with (folder.parent / "build-helm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        components.ensure(("helm",), pytest.fail)
 
 
 def test_kubernetes_says_its_version() -> None:

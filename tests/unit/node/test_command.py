@@ -54,7 +54,9 @@ def test_processes_are_listed() -> None:
     assert "adds up to more" in text
 
 
-@pytest.mark.parametrize("words", [[], ["enrol"], ["enrol", "x"], ["enrol", "0"], ["undo", "1"]])
+@pytest.mark.parametrize(
+    "words", [[], ["enrol"], ["enrol", "x"], ["enrol", "0"], ["undo", "1"], ["relieve"]]
+)
 def test_bad_command_lines(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Argparse answers with its usage and status 2."""
     with pytest.raises(SystemExit) as caught:

@@ -36,9 +36,13 @@ REPORT = {
             "phantomBytes": amount(12),
             "tightest": "/pod",
             "headroomBytes": 14 * MIB,
+            "headroom": [
+                {"level": "/pod/c", "bytes": 60 * MIB, "demandBytes": 48 * MIB, "fits": True},
+                {"level": "/pod", "bytes": 14 * MIB, "demandBytes": 48 * MIB, "fits": False},
+            ],
         }
     ],
-    "survey": {"every": 4, "processes": 3, "seconds": 0.25},
+    "survey": {"every": 4, "processes": 3, "seconds": 0.25, "doubtfulBytes": 2 * MIB},
 }
 
 
@@ -50,6 +54,9 @@ def test_explained_for_a_person() -> None:
     assert "its cgroup pays for 40.0 MiB, others for 8.0 MiB (± 1.0)" in text
     assert "12.0 MiB charged to it that only others map" in text
     assert "14.0 MiB; the tightest is cgroup /pod" in text
+    assert "48.0 MiB if all that it had merged became its own again: does not fit" in text
+    assert "cgroup /pod lacks 38.0 MiB; ksm-node relieve --cgroup /pod/c" in text
+    assert "2.0 MiB may be missing here, or be here wrongly" in text
     assert "1 merged page in 4 of 3 mergeable processes in 0.2 s" in text
 
 

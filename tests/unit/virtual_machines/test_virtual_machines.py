@@ -11,7 +11,7 @@ from virtual_machines import images, machine, payload
 from virtual_machines.cpio import Archive
 from virtual_machines.debian import Mirrors, parse_mirrors
 from virtual_machines.machines import KERNELS
-from vm.subset import DEFECTS, HERE, SUBSETS, chosen
+from vm.subset import HERE, SUBSETS, chosen
 
 OWN = "'http://mirror.example/debian/dists/trixie/InRelease' mirror.example_trixie 0"
 SECURE = "'http://safe.example/debian-security/dists/trixie-security/InRelease' safe.example 0"
@@ -143,11 +143,10 @@ def test_the_tree_with_new_files_is_shipped() -> None:
 def test_a_share_is_files_tests_and_cases() -> None:
     """A line of the table means all that is below its name, and nothing beside it."""
     share = [f"{HERE}/{line}" for line in SUBSETS["6.12"]]
-    defects = [f"{HERE}/{line}" for line in DEFECTS["6.12"]]
     tests = [name for name in share if "::" in name]
     beside = [f"{name}_other" for name in tests]
     cases = [f"{name}[case]" for name in tests if not name.endswith("]")]
-    found = chosen([*share, *beside, *cases, *defects], "6.12")
+    found = chosen([*share, *beside, *cases], "6.12")
     assert found == [*share, *cases]
     with pytest.raises(LookupError, match="there is no test"):
         chosen([], "6.12")

@@ -1,0 +1,52 @@
+"""When a process is worth another look at its ranges, which costs as it has memory. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+LEAST_GROWTH_BYTES: Final = 1 << 20
+GROWTH_SHARE: Final = 8
+"""A process is looked at again when it has grown by an eighth, so a constant number of looks goes
+to each doubling of its memory."""
+LONGEST_SECONDS: Final = 600.0
+"""Memory that was given up and mapped anew elsewhere does not show as growth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a process was like.
+
+    Attributes:
+        program: see `read_program`.
+        anonymous_bytes: its anonymous memory.
+        at: monotonic time.
+    """
+
+    program: int
+    anonymous_bytes: int
+    at: float
+
+
+def is_due(before: Look | None, now: Look, *, follows_growth: bool) -> bool:
+    """Tell whether a process has changed enough since its ranges were read.
+
+    Args:
+        before: when they were read last; None for never.
+        now: what is known without reading them.
+        follows_growth: new memory is not enrolled by itself.
+    """
+    if before is None or before.program != now.program:
+        return True
+    if now.at - before.at >= LONGEST_SECONDS:
+        return True
+    grown = now.anonymous_bytes - before.anonymous_bytes
+    return follows_growth and grown >= max(
+        LEAST_GROWTH_BYTES, before.anonymous_bytes // GROWTH_SHARE
+    )
+
+
+def anonymous_bytes(status: dict[str, str]) -> int:
+    """Return anonymous memory as /proc/PID/status gives it; 0 where it does not."""
+    number = status.get("RssAnon", "").removesuffix(" kB").strip()
+    return int(number) * 1024 if number.isdecimal() else 0

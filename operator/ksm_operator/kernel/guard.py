@@ -1,0 +1,215 @@
+"""Breaking sharing, so that a cgroup that pays for others has room for all that it had merged.
+
+What to break is planned by `guard_plan` from one look at the node. Here the others that map the
+pages give them back, range by range, each time asked whether they have room. Then it is looked
+again: a range holds pages of several payers, and processes go on meanwhile.
+
+A range that was given back stays unmergeable, though merging stays on for the process: ksmd would
+otherwise merge it again at once. So the process keeps a part of its memory to itself until it is
+released and enrolled anew. Nothing has to be remembered for that: switching merging off clears
+every range, and what the program had marked itself is on record since it was enrolled (`Intent`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ksm_operator.kernel.errors import KernelError
+from ksm_operator.kernel.guard_plan import Break, Exposed, GuardPlan, plan_guard
+from ksm_operator.kernel.maps import read_maps
+from ksm_operator.kernel.payers import ChunkPayers
+from ksm_operator.kernel.procfs import PROC, Process, page_size
+from ksm_operator.kernel.ranges import Range, common, joined
+from ksm_operator.kernel.release import MARGIN_BYTES, Chunk, give_back_steps
+from ksm_operator.kernel.scene import Scene, look_steps
+from ksm_operator.kernel.turns import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+    from pathlib import Path
+
+    from ksm_operator.kernel.headroom import Rooms
+    from ksm_operator.kernel.tracer import RemoteCalls
+
+ROUNDS: Final = 32
+"""Looks in one call."""
+
+MOST_BYTES: Final = 256 << 20
+"""Pages given back by the same processes between two looks: they are remembered meanwhile."""
+
+CHUNK_BYTES: Final = 512 << 10
+"""Merged memory given back in one step: small, for it may hold pages that need not be broken."""
+
+MOSTLY: Final = 0.5
+"""Share of the merged pages of a range that must be meant, in the first round.
+
+Later a single one suffices: what is scattered goes last, for it takes the most with it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Relief:
+    """What was done.
+
+    Attributes:
+        ranges: of each process, what it gave back and keeps to itself from now on.
+        given_back: of each process, merged memory that became its own, in bytes.
+        exposed: cgroups that have not got room enough for what they may need.
+    """
+
+    ranges: Mapping[Process, tuple[Range, ...]]
+    given_back: Mapping[Process, int]
+    exposed: tuple[Exposed, ...]
+
+
+def relieve(
+    members: Callable[[], Iterable[Process]],
+    breakable: Callable[[Process], bool],
+    tracer: RemoteCalls,
+    rooms: Rooms,
+    *,
+    guarded: Collection[str] | None = None,
+    proc: Path = PROC,
+) -> Generator[float, None, Relief]:
+    """Break as much sharing as it takes for every cgroup to have room for all it had merged.
+
+    Args:
+        members: asked in each round for all mergeable processes of the node: who is left out may
+            share pages that nobody can be made to give back.
+        breakable: who may be made to give pages back: processes that merge everything, so that
+            a release brings them back to what they were.
+        tracer: makes the processes run the calls.
+        rooms: asked before every chunk for what the process's cgroups and the node can take.
+        guarded: names of the levels to look after; None for all.
+        proc: the proc file system.
+
+    Yields:
+        After every step, the seconds to wait before going on: 0 unless a limit was reached. It may
+        be closed at any time: what was given back stays so.
+
+    Raises:
+        KernelError, Unsupported: the kernel does not tell who pays, see `survey_payers`.
+    """
+    act = _Act(tracer, rooms, proc)
+    for number in range(ROUNDS):
+        scene = yield from look_steps(members(), rooms, proc=proc)
+        plan = _plan(scene, guarded, breakable)
+        before = act.given_back.total()
+        for one in plan.breaks:
+            yield from act.carry_out(one, scene.inodes[one.payer], 0.0 if number else MOSTLY)
+        if act.given_back.total() == before and (number or not plan.breaks):
+            break
+    if plan.breaks:
+        # Planned, but not done: nothing of it is to be counted on.
+        plan = _plan(scene, guarded, lambda _: False)
+    ranges = {process: joined(found) for process, found in act.ranges.items()}
+    return Relief(ranges, act.given_back, plan.exposed)
+
+
+def _plan(
+    scene: Scene, guarded: Collection[str] | None, breakable: Callable[[Process], bool]
+) -> GuardPlan:
+    mappers = {process for each in scene.pages for process, _ in each.mappers}
+    return plan_guard(
+        scene.members,
+        scene.pages,
+        scene.rooms,
+        breakable=set(filter(breakable, mappers)),
+        guarded=guarded,
+        page_size=page_size(),
+        margin_bytes=MARGIN_BYTES,
+    )
+
+
+class _Choice:
+    """Which ranges of one process are to be given back.
+
+    Attributes:
+        broken: frames of the pages that were meant and given back.
+    """
+
+    def __init__(
+        self, is_meant: Callable[[int, int], bool], share: float, most_bytes: int | None
+    ) -> None:
+        """Choose.
+
+        Args:
+            is_meant: tells it of a merged page, by its frame and its payer.
+            share: least share of the merged pages of a range that must be meant.
+            most_bytes: of pages that are meant, where it ends; None for all of them.
+        """
+        self.broken: set[int] = set()
+        self._is_meant = is_meant
+        self._share = share
+        self._most_bytes = most_bytes
+        self._asked: tuple[Chunk, set[int], int] = (Chunk(0, 0, 0), set(), 0)
+
+    def is_wanted(self, chunk: Chunk, payers: ChunkPayers) -> bool:
+        """Asked before a range is given back."""
+        if self._most_bytes is not None and len(self.broken) * page_size() >= self._most_bytes:
+            return False
+        merged = payers.merged(chunk.start, chunk.length)
+        meant = {frame for frame, payer in merged if self._is_meant(frame, payer)}
+        self._asked = chunk, meant, len(merged)
+        return bool(meant) and len(meant) >= self._share * len(merged)
+
+    def took(self) -> tuple[Range, int]:
+        """The range asked about last was given back: which it was, and its merged pages."""
+        chunk, meant, pages = self._asked
+        self.broken |= meant
+        return _range(chunk), pages
+
+
+def _range(chunk: Chunk) -> Range:
+    return Range(chunk.start, chunk.start + chunk.length)
+
+
+class _Act:
+    """One call of `relieve`."""
+
+    def __init__(self, tracer: RemoteCalls, rooms: Rooms, proc: Path) -> None:
+        self._tracer = tracer
+        self._rooms = rooms
+        self._proc = proc
+        self.ranges: dict[Process, list[Range]] = {}
+        self.given_back: Counter[Process] = Counter()
+
+    def carry_out(self, one: Break, payer: int, share: float) -> Generator[float, None, None]:
+        """Let all sharers give back the same pages."""
+        first, *others = (process for process, _ in one.sharers)
+        try:
+            # The first one chooses the pages, by where they lie in its memory.
+            chosen = _Choice(lambda _, charged: charged == payer, share, min(one.size, MOST_BYTES))
+            yield from self._give_back(first, chosen)
+            for process in others:
+                same = _Choice(lambda frame, _: frame in chosen.broken, share, None)
+                yield from self._give_back(process, same)
+        except KernelError:
+            return  # the next look tells what is left
+
+    def _give_back(self, process: Process, choice: _Choice) -> Generator[float, None, None]:
+        turn = Turn(process, self._rooms, self._proc)
+        # Before 6.14 its stack alone shows that a process merges everything: it stays marked.
+        stacks = [
+            Range(one.start, one.end)
+            for one in read_maps(process, proc=self._proc).ranges
+            if one.name == b"[stack]"
+        ]
+        payers = ChunkPayers(process, proc=self._proc)
+        steps = give_back_steps(
+            process,
+            self._tracer,
+            turn.room,
+            lambda chunk: choice.is_wanted(chunk, payers) and not common([_range(chunk)], stacks),
+            chunk_bytes=CHUNK_BYTES,
+            proc=self._proc,
+        )
+        with contextlib.closing(payers):
+            for _ in steps:
+                given_back, pages = choice.took()
+                self.ranges.setdefault(process, []).append(given_back)
+                self.given_back[process] += pages * page_size()
+                yield turn.pause()

@@ -1,0 +1,1 @@
+"""A population of programs that check themselves while they are enrolled and released."""

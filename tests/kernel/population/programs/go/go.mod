@@ -1,0 +1,3 @@
+module ksm-operator.dev/population
+
+go 1.21

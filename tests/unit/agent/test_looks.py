@@ -1,0 +1,46 @@
+"""When a process is worth another look at its ranges."""
+
+import pytest
+
+from ksm_operator.agent.looks import LONGEST_SECONDS, Look, anonymous_bytes, is_due
+
+MIB = 1 << 20
+BEFORE = Look(5, 80 * MIB, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "follows_growth", "due"),
+    [
+        (None, BEFORE, False, True),
+        (BEFORE, BEFORE, True, False),
+        (BEFORE, Look(6, 80 * MIB, 101.0), False, True),
+        (BEFORE, Look(5, 89 * MIB, 101.0), True, False),
+        (BEFORE, Look(5, 90 * MIB, 101.0), True, True),
+        (BEFORE, Look(5, 90 * MIB, 101.0), False, False),
+        (BEFORE, Look(5, 8 * MIB, 101.0), True, False),
+        (Look(5, 4096, 100.0), Look(5, 8192, 101.0), True, False),
+        (Look(5, 4096, 100.0), Look(5, 2 * MIB, 101.0), True, True),
+        (BEFORE, Look(5, 80 * MIB, 100.0 + LONGEST_SECONDS), False, True),
+    ],
+    ids=[
+        "never looked at",
+        "as before",
+        "another program",
+        "grown by a little",
+        "grown by an eighth",
+        "grown, but all of it merges anyway",
+        "shrunk",
+        "small and still small",
+        "no longer small",
+        "long ago",
+    ],
+)
+def test_due(before: Look | None, now: Look, *, follows_growth: bool, due: bool) -> None:
+    """A look costs as the process has memory: never one each second, never none for ever."""
+    assert is_due(before, now, follows_growth=follows_growth) is due
+
+
+def test_anonymous_memory_is_what_counts() -> None:
+    """Files that a program reads are no growth; a kernel thread has none."""
+    assert anonymous_bytes({"RssAnon": "    2048 kB", "VmRSS": "9999 kB"}) == 2 * MIB
+    assert anonymous_bytes({}) == 0
