@@ -4,7 +4,8 @@
  * a timer ends the waits that have no timeout of their own. EXTRA is a checksum where there is data.
  * HANDLED counts signals handled since the call: with "interrupt" or "restart" (SA_RESTART) as its
  * second argument it gets one half-way. STATE is "whole", or names a part of the thread's state that
- * came back changed. */
+ * came back changed. With "interruptible" as second argument everything waits for SIGUSR1, whose
+ * handler ends it. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -42,8 +43,8 @@
 
 #include "checked_call.h"
 
-static const long WAIT_MS = 700;
-static long extra;
+static long wait_ms = 700;
+static volatile long extra;
 
 static double now_ms(void)
 {
@@ -54,7 +55,17 @@ static double now_ms(void)
 
 static struct timespec span(void)
 {
-	return (struct timespec){ WAIT_MS / 1000, (WAIT_MS % 1000) * 1000000 };
+	return (struct timespec){ wait_ms / 1000, (wait_ms % 1000) * 1000000 };
+}
+
+static struct timespec deadline(void)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += wait_ms * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	return until;
 }
 
 static void die(const char *what)
@@ -105,7 +116,7 @@ static void interrupt_later(int flags)
 	timer_t timer;
 	if (timer_create(CLOCK_MONOTONIC, &event, &timer))
 		die("timer_create");
-	struct itimerspec in = { .it_value = { 0, WAIT_MS / 2 * 1000000 } };
+	struct itimerspec in = { .it_value = { 0, wait_ms / 2 * 1000000 } };
 	timer_settime(timer, 0, &in, NULL);
 }
 
@@ -150,7 +161,7 @@ static void *hold_condition(void *mutex)
 
 static void socket_timeout(int fd, int option)
 {
-	struct timeval t = { WAIT_MS / 1000, (WAIT_MS % 1000) * 1000 };
+	struct timeval t = { wait_ms / 1000, (wait_ms % 1000) * 1000 };
 	if (setsockopt(fd, SOL_SOCKET, option, &t, sizeof t))
 		die("setsockopt");
 }
@@ -249,6 +260,85 @@ static long on_foreign_stack(const char *name)
 	return foreign_answer;
 }
 
+/* epoll_wait takes no signal mask, and passes over it. No end is -1, or no pointer to a time. */
+static long epoll_endless(long number, long timeout)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 };
+	int fds[2], fd = epoll_create1(0);
+	pipe(fds);
+	epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event);
+	after(fds[1], "some words");
+	memset(&event, 0, sizeof event);
+	long n = MEASURED(checked(number, fd, &event, 1, timeout, NULL, 8));
+	extra = event.data.u64;
+	return n;
+}
+
+#ifdef SYS_poll
+/* Calls that newer machines do without. */
+static long run_old(const char *name)
+{
+	int fds[2];
+
+	if (!strcmp(name, "epoll_wait")) {
+		struct epoll_event event;
+		int fd = epoll_create1(0);
+		return MEASURED(checked(SYS_epoll_wait, fd, &event, 1, wait_ms));
+	}
+	if (!strcmp(name, "poll")) {
+		pipe(fds);
+		struct pollfd one = { .fd = fds[0], .events = POLLIN };
+		return MEASURED(checked(SYS_poll, &one, 1, wait_ms));
+	}
+	if (!strcmp(name, "select")) {
+		struct timeval v = { wait_ms / 1000, (wait_ms % 1000) * 1000 };
+		return MEASURED(checked(SYS_select, 0, NULL, NULL, NULL, &v));
+	}
+	if (!strcmp(name, "epoll_wait_endless"))
+		return epoll_endless(SYS_epoll_wait, -1);
+	if (!strcmp(name, "poll_endless")) {
+		pipe(fds);
+		after(fds[1], "some words");
+		struct pollfd one = { .fd = fds[0], .events = POLLIN };
+		long n = MEASURED(checked(SYS_poll, &one, 1, -1));
+		extra = one.revents;
+		return n;
+	}
+	if (!strcmp(name, "select_endless")) {
+		fd_set readable;
+		pipe(fds);
+		FD_ZERO(&readable);
+		FD_SET(fds[0], &readable);
+		after(fds[1], "some words");
+		long n = MEASURED(checked(SYS_select, fds[0] + 1, &readable, NULL, NULL, NULL));
+		extra = n > 0 && FD_ISSET(fds[0], &readable);
+		return n;
+	}
+	if (!strcmp(name, "pause")) {
+		alarm_later();
+		return MEASURED(checked(SYS_pause));
+	}
+	die("no such call");
+	return -1;
+}
+#else
+static long run_old(const char *name)
+{
+	(void)name;
+	die("no such call");
+	return -1;
+}
+#endif
+
+#define turn_chain(chain)                                                                          \
+	do {                                                                                       \
+		chain.a = chain.a * 6364136223846793005UL + chain.b;                               \
+		chain.b ^= chain.a >> 7;                                                           \
+		chain.c += chain.b * 3;                                                            \
+		chain.d = (chain.d << 5 | chain.d >> 59) ^ chain.c;                                \
+		chain.vector = chain.vector * 0.999999 + (double)(chain.d & 7);                    \
+	} while (0)
+
 static long run(const char *name, const char *path)
 {
 	struct timespec t = span();
@@ -257,36 +347,22 @@ static long run(const char *name, const char *path)
 	sigset_t set;
 	sigemptyset(&set);
 
-	if (!strcmp(name, "epoll_wait")) {
-		struct epoll_event event;
-		int fd = epoll_create1(0);
-		return MEASURED(checked(SYS_epoll_wait, fd, &event, 1, WAIT_MS));
-	}
 	if (!strcmp(name, "epoll_pwait")) {
 		struct epoll_event event;
 		int fd = epoll_create1(0);
 		sigaddset(&set, SIGUSR1);
-		return MEASURED(checked(SYS_epoll_pwait, fd, &event, 1, WAIT_MS, &set, 8));
+		return MEASURED(checked(SYS_epoll_pwait, fd, &event, 1, wait_ms, &set, 8));
 	}
 	if (!strcmp(name, "epoll_pwait2")) {
 		struct epoll_event event;
 		int fd = epoll_create1(0);
 		return MEASURED(checked(SYS_epoll_pwait2, fd, &event, 1, &t, NULL, 0));
 	}
-	if (!strcmp(name, "poll")) {
-		pipe(fds);
-		struct pollfd one = { .fd = fds[0], .events = POLLIN };
-		return MEASURED(checked(SYS_poll, &one, 1, WAIT_MS));
-	}
 	if (!strcmp(name, "ppoll")) {
 		pipe(fds);
 		struct pollfd one = { .fd = fds[0], .events = POLLIN };
 		sigaddset(&set, SIGUSR1);
 		return MEASURED(checked(SYS_ppoll, &one, 1, &t, &set, 8));
-	}
-	if (!strcmp(name, "select")) {
-		struct timeval v = { WAIT_MS / 1000, (WAIT_MS % 1000) * 1000 };
-		return MEASURED(checked(SYS_select, 0, NULL, NULL, NULL, &v));
 	}
 	if (!strcmp(name, "pselect6")) {
 		struct { sigset_t *set; size_t bytes; } mask = { &set, 8 };
@@ -295,6 +371,11 @@ static long run(const char *name, const char *path)
 	if (!strcmp(name, "futex")) {
 		uint32_t word = 5;
 		return MEASURED(checked(SYS_futex, &word, FUTEX_WAIT, 5, &t, NULL, 0));
+	}
+	if (!strcmp(name, "futex_absolute")) {
+		uint32_t word = 5;
+		struct timespec until = deadline();
+		return MEASURED(checked(SYS_futex, &word, FUTEX_WAIT_BITSET, 5, &until, NULL, -1));
 	}
 	if (!strcmp(name, "mutex")) {
 		pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -306,35 +387,16 @@ static long run(const char *name, const char *path)
 	if (!strcmp(name, "nanosleep"))
 		return MEASURED(checked(SYS_nanosleep, &t, NULL));
 	if (!strcmp(name, "clock_nanosleep")) {
-		struct timespec until;
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += WAIT_MS * 1000000;
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
+		struct timespec until = deadline();
 		return MEASURED(checked(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME,
 					&until, NULL));
 	}
 	if (!strcmp(name, "clock_nanosleep_relative"))
 		return MEASURED(checked(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &t, NULL));
-	if (!strcmp(name, "epoll_wait_endless")) {
-		struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 };
-		int fd = epoll_create1(0);
-		pipe(fds);
-		epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event);
-		after(fds[1], "some words");
-		memset(&event, 0, sizeof event);
-		long n = MEASURED(checked(SYS_epoll_wait, fd, &event, 1, -1));
-		extra = event.data.u64;
-		return n;
-	}
-	if (!strcmp(name, "poll_endless")) {
-		pipe(fds);
-		after(fds[1], "some words");
-		struct pollfd one = { .fd = fds[0], .events = POLLIN };
-		long n = MEASURED(checked(SYS_poll, &one, 1, -1));
-		extra = one.revents;
-		return n;
-	}
+	if (!strcmp(name, "epoll_pwait_endless"))
+		return epoll_endless(SYS_epoll_pwait, -1);
+	if (!strcmp(name, "epoll_pwait2_endless"))
+		return epoll_endless(SYS_epoll_pwait2, 0);
 	if (!strcmp(name, "ppoll_endless")) {
 		pipe(fds);
 		after(fds[1], "some words");
@@ -469,10 +531,6 @@ static long run(const char *name, const char *path)
 		return MEASURED(checked(SYS_mq_timedreceive, messages, data, sizeof data, NULL,
 					&until));
 	}
-	if (!strcmp(name, "pause")) {
-		alarm_later();
-		return MEASURED(checked(SYS_pause));
-	}
 	if (!strcmp(name, "rt_sigsuspend")) {
 		sigaddset(&set, SIGUSR1);
 		alarm_later();
@@ -496,27 +554,6 @@ static long run(const char *name, const char *path)
 		struct io_event event;
 		syscall(SYS_io_setup, 1, &context);
 		return MEASURED(checked(SYS_io_getevents, context, 1, 1, &event, &t));
-	}
-	if (!strcmp(name, "epoll_pwait2_endless")) {
-		struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 };
-		int fd = epoll_create1(0);
-		pipe(fds);
-		epoll_ctl(fd, EPOLL_CTL_ADD, fds[0], &event);
-		after(fds[1], "some words");
-		memset(&event, 0, sizeof event);
-		long n = MEASURED(checked(SYS_epoll_pwait2, fd, &event, 1, NULL, NULL, 0));
-		extra = event.data.u64;
-		return n;
-	}
-	if (!strcmp(name, "select_endless")) {
-		fd_set readable;
-		pipe(fds);
-		FD_ZERO(&readable);
-		FD_SET(fds[0], &readable);
-		after(fds[1], "some words");
-		long n = MEASURED(checked(SYS_select, fds[0] + 1, &readable, NULL, NULL, NULL));
-		extra = n > 0 && FD_ISSET(fds[0], &readable);
-		return n;
 	}
 	if (!strcmp(name, "futex_pi")) {
 		uint32_t *word = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
@@ -664,7 +701,7 @@ static long run(const char *name, const char *path)
 	if (!strcmp(name, "io_uring_enter")) {
 		pipe(fds);
 		struct ring ring = polling_ring(fds[0]);
-		struct __kernel_timespec limit = { .tv_nsec = WAIT_MS * 1000000 };
+		struct __kernel_timespec limit = { .tv_nsec = wait_ms * 1000000 };
 		struct io_uring_getevents_arg waiting = { .ts = (uintptr_t)&limit };
 		return MEASURED(checked(SYS_io_uring_enter, ring.fd, 0, 1,
 					IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &waiting,
@@ -688,18 +725,18 @@ static long run(const char *name, const char *path)
 		syscall(SYS_exit, 0);
 	}
 	if (!strcmp(name, "spin")) {
-		/* A chain over many registers, wrong for ever after one lost bit. */
-		uint64_t a = 1, b = 2, c = 3, d = 4;
-		double vector = 1.0;
+		/* Two equal chains over many registers, unequal for ever after one lost bit; until SIGUSR1. */
+		struct chain { uint64_t a, b, c, d; double vector; } one = { 1, 2, 3, 4, 1.0 }, two = one;
+		/* Or the compiler would reckon them as one. */
+		__asm__ volatile("" : "+m"(two));
 		ready();
-		for (long i = 0; i < 600000000L; i++) {
-			a = a * 6364136223846793005UL + b;
-			b ^= a >> 7;
-			c += b * 3;
-			d = (d << 5 | d >> 59) ^ c;
-			vector = vector * 0.999999 + (double)(d & 7);
-		}
-		extra = (long)((a ^ b ^ c ^ d ^ (uint64_t)(vector * 1e6)) & 0x7fffffff);
+		while (!extra)
+			for (long i = 0; i < 100000; i++) {
+				turn_chain(one);
+				turn_chain(two);
+			}
+		if (memcmp(&one, &two, sizeof one))
+			strcpy(broken, "arithmetic");
 		return 0;
 	}
 	if (!strcmp(name, "known")) {
@@ -714,8 +751,7 @@ static long run(const char *name, const char *path)
 	}
 	if (!strncmp(name, "foreign_", 8))
 		return on_foreign_stack(name + 8);
-	die("no such call");
-	return -1;
+	return run_old(name);
 }
 
 int main(int count, char **arguments)
@@ -723,6 +759,10 @@ int main(int count, char **arguments)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (count < 2)
 		return 2;
+	if (count > 2 && !strcmp(arguments[2], "interruptible")) {
+		sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = handler }, NULL);
+		wait_ms = 60000;
+	}
 	/* Before any child or timer is started, so that nothing may end sooner than they say. */
 	started = now_ms();
 	errno = 0;

@@ -7,18 +7,32 @@ system call; after as many of the calls that touch the target as were asked for,
 import contextlib
 import ctypes
 import os
+import platform
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ksm_operator.kernel import Process, Syscall, Tracer, ptrace
-from ksm_operator.kernel.x86_64 import Registers, signed
 
-PTRACE = 101
-PROCESS_VM_WRITEV = 311
+PTRACE, PROCESS_VM_WRITEV = {"x86_64": (101, 311), "aarch64": (117, 271)}[platform.machine()]
+PTRACE_GET_SYSCALL_INFO = 0x420E
+PTRACE_SYSCALL_INFO_ENTRY, PTRACE_SYSCALL_INFO_EXIT = 1, 2
 PTRACE_GETEVENTMSG = 0x4201
 PTRACE_O_TRACECLONE = 0x8
 PTRACE_EVENT_CLONE = 3
+
+
+class SyscallInfo(ctypes.Structure):
+    """struct ptrace_syscall_info at the entry of a system call; ptrace(2), Linux 5.3."""
+
+    _fields_ = (
+        ("op", ctypes.c_uint8),
+        ("arch", ctypes.c_uint32),
+        ("instruction_pointer", ctypes.c_uint64),
+        ("stack_pointer", ctypes.c_uint64),
+        ("number", ctypes.c_uint64),
+        ("arguments", ctypes.c_uint64 * 6),
+    )
 
 
 @dataclass
@@ -90,8 +104,8 @@ def _new_thread(visitor: int) -> int | None:
 
 
 def _follow(visitor: int, tracing: int, death: Death, after: int | None) -> None:
-    registers = Registers()
-    entering = True
+    info = SyscallInfo()
+    where = (tracing, ctypes.sizeof(info), ctypes.addressof(info))
     request: int | None = None
     while True:
         status = os.waitpid(tracing, ptrace.WALL)[1]
@@ -101,21 +115,19 @@ def _follow(visitor: int, tracing: int, death: Death, after: int | None) -> None
         # Once the visit is over the visitor exits, and the thread is gone from any stop.
         with contextlib.suppress(ProcessLookupError):
             if os.WSTOPSIG(status) == ptrace.SYSCALL_STOP:
-                if entering:
-                    ptrace.get_registers(tracing, registers)
-                    request = _request(registers)
-                elif request is not None:
+                ptrace.request(PTRACE_GET_SYSCALL_INFO, *where)
+                if info.op == PTRACE_SYSCALL_INFO_ENTRY:
+                    request = _request(info)
+                elif info.op == PTRACE_SYSCALL_INFO_EXIT and request is not None:
                     death.requests.append(request)
                     if len(death.requests) == after:
                         os.kill(visitor, signal.SIGKILL)
                         os.waitpid(tracing, ptrace.WALL)
                         return
-                entering = not entering
             ptrace.request(ptrace.PTRACE_SYSCALL, tracing)
 
 
-def _request(registers: Registers) -> int | None:
-    number = signed(registers.orig_rax)
-    if number == PROCESS_VM_WRITEV:
+def _request(info: SyscallInfo) -> int | None:
+    if info.number == PROCESS_VM_WRITEV:
         return 0
-    return int(registers.rdi) if number == PTRACE else None
+    return int(info.arguments[0]) if info.number == PTRACE else None

@@ -1,11 +1,15 @@
 """A visit leaves no trace: whatever the target waits in ends as it would have ended."""
 
+import contextlib
+import platform
+import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from kernel.blocking_calls import CASES, LEAST_MS, Case, read_outcome
+from kernel.blocking_calls import CASES, LEAST_MS, NUMBERS, Case, read_outcome
 from kernel.calls import get_merge
 from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import KernelError, Postponed, ProcessGone, Syscall, Tracer
@@ -15,6 +19,8 @@ from support import kernel
 
 VISITS = 4
 SLACK_MS = 5000
+POPULATION_VISITS = 300
+EXIT, SECCOMP_CALL = {"x86_64": (60, 317), "aarch64": (93, 277)}[platform.machine()]
 
 
 def turn(tracer: Tracer, target: Target, *, on: bool) -> str:
@@ -46,21 +52,55 @@ def test_call_ends_as_if_nothing_had_been(
     assert target.popen.wait(10) == 0
 
 
+@pytest.mark.parametrize("name", ["ppoll_endless", "epoll_pwait_endless", "read", "nanosleep"])
+def test_handler_still_ends_a_call(name: str, blocking: Path, start: Start, tracer: Tracer) -> None:
+    """A program that waits to be woken by a signal would hang if we took its EINTR away."""
+    case = next(case for case in CASES if case.name == name)
+    target = start(str(blocking), name, "interruptible")
+    target.wait_for_syscall(case.call)
+    stop = threading.Event()
+
+    def visits() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(Postponed, ProcessGone):
+                tracer.call(target.process, [get_merge()])
+
+    visitor = threading.Thread(target=visits)
+    visitor.start()
+    try:
+        target.popen.send_signal(signal.SIGUSR1)
+        outcome = read_outcome(target.line())
+    finally:
+        stop.set()
+        visitor.join()
+    assert outcome.answer[:2] == (-1, 4)
+
+
+def test_population_checks_itself(blocking: Path, start: Start, tracer: Tracer) -> None:
+    """Hundreds of visits over every kind of wait at once: nobody ends otherwise than alone."""
+    visits = 0
+    while visits < POPULATION_VISITS:
+        population = [(case, start(str(blocking), case.name)) for case in CASES[::2]]
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            for _, target in population:
+                with contextlib.suppress(Postponed, ProcessGone):
+                    tracer.call(target.process, [set_merge(on=visits % 2 == 0)])
+                    visits += 1
+        for case, target in population:
+            outcome = read_outcome(target.line())
+            assert (outcome.answer, outcome.state) == (case.answer, "whole"), case
+    print(visits, "visits")
+
+
 def test_running_program_computes_the_same(blocking: Path, start: Start, tracer: Tracer) -> None:
     """A thread in user code keeps every register, vector registers included."""
-    undisturbed = start(str(blocking), "spin")
-    expected = undisturbed.line().split()[3]
-    target = start(str(blocking), "spin")
-    visits = 0
-    while target.popen.poll() is None and visits < 20:
-        try:
-            assert turn(tracer, target, on=visits % 2 == 0) == "user code"
-        except ProcessGone:
-            break
-        visits += 1
-        time.sleep(0.01)
-    assert visits > 3
-    assert target.line().split()[3] == expected
+    target = start(str(blocking), "spin", "interruptible")
+    target.wait_for_state("R")
+    for number in range(20):
+        assert turn(tracer, target, on=number % 2 == 0) == "user code"
+    target.popen.send_signal(signal.SIGUSR1)
+    assert read_outcome(target.line()).state == "whole"
 
 
 def test_all_signals_arrive_during_visits(start: Start, tracer: Tracer) -> None:
@@ -133,7 +173,7 @@ def test_stopped_target_is_left_stopped(start: Start, tracer: Tracer) -> None:
     assert target.line() == "continued"
 
 
-SECCOMP = """
+SECCOMP = f"""
 import ctypes, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 class Program(ctypes.Structure):
@@ -142,13 +182,13 @@ def instruction(code, jt, jf, k):
     return struct.pack("=HBBI", code, jt, jf, k)
 text = b"".join([
     instruction(0x20, 0, 0, 0),                # load the system call's number
-    instruction(0x15, 0, 1, 157),              # prctl?
+    instruction(0x15, 0, 1, {NUMBERS["prctl"]}),  # prctl?
     instruction(0x06, 0, 0, 0x80000000),       # kill the process
     instruction(0x06, 0, 0, 0x7fff0000),       # allow
 ])
 program = Program(len(text) // 8, text)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.syscall(317, 1, 0, ctypes.byref(program)) == 0
+assert libc.syscall({SECCOMP_CALL}, 1, 0, ctypes.byref(program)) == 0
 print("ready", flush=True)
 sys.stdin.readline()
 print("alive", flush=True)
@@ -211,7 +251,7 @@ print("joined", flush=True)
 def test_process_whose_main_thread_has_exited(start: Start, tracer: Tracer) -> None:
     """The leader is a zombie, the memory lives: it is reached through another thread."""
     target = start(
-        code="""
+        code=f"""
 import ctypes, sys, threading, time
 def rest():
     time.sleep(0.2)
@@ -221,7 +261,7 @@ def rest():
     import os
     os._exit(0)
 threading.Thread(target=rest).start()
-ctypes.CDLL(None).syscall(60, 0)
+ctypes.CDLL(None).syscall({EXIT}, 0)
 """
     )
     target.wait_for_state("Z")
@@ -340,7 +380,7 @@ def test_a_call_that_does_not_end_is_called_off(start: Start, tracer: Tracer) ->
     target = start(code="import sys; print('ready'); print(sys.stdin.readline())")
     target.wait_for_state("S")
     with pytest.raises(Postponed) as caught:
-        tracer.call(target.process, [Syscall("poll", (0, 0, -1), seconds=0.3)])
+        tracer.call(target.process, [Syscall("ppoll", (0, 0, 0, 0, 0), seconds=0.3)])
     assert caught.value.reason == "NoProgress"
     assert tracer.call(target.process, [get_merge()]).results == (0,)
     target.tell("go on")

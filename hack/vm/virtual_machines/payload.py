@@ -84,7 +84,9 @@ def compiled(source: Path, architecture: Architecture, say: Say) -> Path | None:
     prerequisites.provide((Need(compiler, lambda: which(compiler) is not None, packages),), say)
     folder = layout.user_cache() / "vm-programs" / architecture.name
     folder.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256("\0".join((_digest(source), *COMPILE, *LIBRARIES)).encode()).hexdigest()
+    headers = map(_digest, sorted(source.parent.glob("*.h")))
+    words = (_digest(source), *headers, *COMPILE, *LIBRARIES)
+    key = hashlib.sha256("\0".join(words).encode()).hexdigest()
     program = folder / f"{source.stem}-{key[:16]}"
     if program.exists():
         return program

@@ -6,6 +6,7 @@ From the first change on, whatever the thread does alone ends in its own state.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -39,15 +40,14 @@ from ksm_operator.kernel.aarch64 import (
 from ksm_operator.kernel.aarch64_sigframe import (
     DESCRIPTOR_BYTES,
     FPSIMD_BYTES,
+    NOP,
     RESTORER,
-    SignalFrame,
     build_frame,
     is_own_stack,
 )
 from ksm_operator.kernel.attached import (
     STOP_SECONDS,
     Attached,
-    StillAttached,
     ThreadUnsuitable,
 )
 from ksm_operator.kernel.blocking import RESUMED, Suitability, suitability
@@ -67,6 +67,7 @@ REFUSED_BY_EVERY_CALL: Final = (-1,) * 6
 
 SYSTEM_CALL: Final = struct.Struct("<i")
 VDSO_BYTES: Final = 65536
+ALL_SIGNALS: Final = 0xFFFF_FFFF_FFFF_FFFF
 SVE_FLAGS: Final = struct.Struct("<12xH")
 SVE_IN_USE: Final = 1
 
@@ -79,13 +80,32 @@ class _Own:
         registers: on the svc of its call, or in user code.
         call: name of the call that it has yet to make; None for user code.
         said_eintr: the kernel let that call end with EINTR.
-        frame: through which it returns alone, if there is one.
     """
 
     registers: Registers
     call: str | None
     said_eintr: bool = False
-    frame: SignalFrame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a thread that is left alone returns to what it did.
+
+    Attributes:
+        own: what that was.
+        mask: the signals that it blocks.
+        frame: address of the signal frame that holds all of it.
+        restorer: code that takes it back from there.
+    """
+
+    own: _Own
+    mask: int
+    frame: int
+    restorer: int
+
+    def with_arguments(self, arguments: tuple[int, ...]) -> Registers:
+        """Registers of a call after which it returns."""
+        return for_call(self.own.registers, arguments, stack=self.frame, then=self.restorer)
 
 
 class Aarch64Caller:
@@ -102,27 +122,30 @@ class Aarch64Caller:
         self._waited: Waited | None = None
 
     def before_interrupt(self) -> None:
-        """Look up the ranges of the process, its vdso, and the call that the thread waits in."""
-        process, proc = self._target.process, self._target.proc
-        try:
-            self._mappings = read_maps(process, proc=proc)
+        """Look up the ranges of the process, and its vdso."""
+        with contextlib.suppress(KernelError, OSError):
+            self._mappings = read_maps(self._target.process, proc=self._target.proc)
             self._restorer = self._find_restorer()
-            file = f"{proc}/{process.pid}/task/{self._tid}/syscall"
-            self._waited = parse_waited(read_file(file, process.pid).decode())
-        except (KernelError, OSError):
-            return
+
+    def note_call(self) -> None:
+        """Note the call that it waits in, whose first argument its registers will have lost."""
+        pid = self._target.process.pid
+        file = f"{self._target.proc}/{pid}/task/{self._tid}/syscall"
+        with contextlib.suppress(KernelError, OSError):
+            self._waited = parse_waited(read_file(file, pid).decode())
 
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
         """See `machine.Caller.make`."""
         found = self._read_registers()
         if ptrace.dispatches_system_calls(self._tid):
             raise self._leave("SyscallUserDispatch")
-        own = self._with_way_back(self._own(found))
+        own = self._own(found)
+        way = self._way_back(own)
         if own.said_eintr:
             # The program is safe from the EINTR as of now; only a signal brings it back.
             ptrace.set_registers(self._tid, own.registers)
-            self._target.give_back = lambda: ptrace.set_registers(self._tid, found)
-        return tuple(self._make_one(own, call) for call in calls)
+        self._target.give_back = lambda: ptrace.set_registers(self._tid, found)
+        return self._make_with(way, calls) if way else self._make_without(own, calls)
 
     def caught_in(self) -> str:
         """See `machine.Caller.caught_in`."""
@@ -172,22 +195,22 @@ class Aarch64Caller:
         self._caught_in = name
         return _Own(registers, name, said_eintr)
 
-    def _with_way_back(self, own: _Own) -> _Own:
-        """Write the signal frame, or see to it that the thread's call may answer 0."""
-        frame = self._write_frame(own)
-        if frame is not None:
+    def _way_back(self, own: _Own) -> _Way | None:
+        """Write the signal frame; None where the thread's call may answer 0 and has to do."""
+        way = self._write_frame(own)
+        if way is not None:
             self._safeguard = "SignalFrame"
-            return _Own(own.registers, own.call, own.said_eintr, frame)
+            return way
         if own.call is None:
             raise self._leave("NoSafeReturn", "user code")
         arguments = tuple(own.registers.x[:6])
         if suitability(own.call, arguments) is not Suitability.ZERO_IS_LEGAL:
             raise self._leave("NoSafeReturn", own.call)
         self._safeguard = "LegalOutcome"
-        return own
+        return None
 
-    def _write_frame(self, own: _Own) -> SignalFrame | None:
-        """The signal frame in its place; None where there is no place or no way for it."""
+    def _write_frame(self, own: _Own) -> _Way | None:
+        """Put the signal frame in its place; None where there is no place or no way for it."""
         fpsimd = ptrace.register_set(self._tid, NT_PRFPREG, FPSIMD_BYTES)
         if self._restorer is None or fpsimd is None or self._is_guarded():
             return None
@@ -196,12 +219,13 @@ class Aarch64Caller:
         registers = own.registers
         if own.call is not None:
             registers = returned_to(registers, NUMBERS[own.call])
-        frame = build_frame(registers, ptrace.signal_mask(self._tid), fpsimd)
+        mask = ptrace.signal_mask(self._tid)
+        frame = build_frame(registers, mask, fpsimd)
         if not self._is_free(frame.address, own.registers.sp):
             return None
-        if read_memory(self._tid, self._restorer, len(RESTORER)) != RESTORER:
+        if not write_memory(self._tid, frame.address, frame.data):
             return None
-        return frame if write_memory(self._tid, frame.address, frame.data) else None
+        return _Way(own, mask, frame.address, self._restorer)
 
     def _is_guarded(self) -> bool:
         """True if rt_sigreturn would want a token on a shadow stack (GCS)."""
@@ -234,24 +258,57 @@ class Aarch64Caller:
             if mapping.name == b"[vdso]" and mapping.rights[2:3] == b"x":
                 length = min(mapping.end - mapping.start, VDSO_BYTES)
                 found = read_memory(self._tid, mapping.start, length).find(RESTORER)
-                return mapping.start + found if found >= 0 else None
+                return mapping.start + found + len(NOP) if found >= 0 else None
         return None
 
-    def _make_one(self, own: _Own, call: Syscall) -> int:
-        """One call, from one stop of ours to the next; returns what the kernel answered."""
-        entered = self._enter_own_call(own) if own.call is not None else self._enter_vdso(own)
-        self._replace(own, NUMBERS[call.name], call.arguments)
-        self._target.give_back = lambda: self._settle(own, entered)
-        self._target.step(call.seconds)
-        answer = signed(self._read_registers().x[0])
-        if -ERESTART_RESTARTBLOCK <= answer <= -ERESTARTSYS:
-            self._target.leave()
-            raise Postponed(
-                self._target.process.pid, "Interrupted", f"a signal came during {call.name}"
-            )
-        self._target.give_back = None
-        self._settle(own, entered)
-        return answer
+    def _make_with(self, way: _Way, calls: Sequence[Syscall]) -> tuple[int, ...]:
+        """The calls, each where the thread enters one of its own.
+
+        From the first change on it may be left: alone it makes the call that it is in, or fails it,
+        and returns.
+        """
+        own = way.own
+        if own.call in RESUMED:
+            entered = self._enter_own_call(own)
+        else:
+            ptrace.set_registers(self._tid, way.with_arguments(()))
+            self._enter_return()
+            entered = int(own.registers.x[8])
+        self._refuse(way)
+        # Nothing comes in between any more, and what came is delivered with its own call.
+        ptrace.set_signal_mask(self._tid, ALL_SIGNALS)
+        answers: list[int] = []
+        for call in calls:
+            if answers:
+                self._enter_return()
+                self._refuse(way)
+            self._set_call(NUMBERS[call.name])
+            ptrace.set_registers(self._tid, way.with_arguments(call.arguments))
+            answers.append(self._exit(call))
+        if own.call is None:
+            self._enter_return()
+            self._target.step(STOP_SECONDS)
+        else:
+            self._enter_with_own_arguments(way)
+            self._end_interrupted(own, entered, way.mask)
+        return tuple(answers)
+
+    def _make_without(self, own: _Own, calls: Sequence[Syscall]) -> tuple[int, ...]:
+        """The calls of a thread whose own call may answer 0, which is what it sees if we die."""
+        answers = []
+        entered = self._enter_own_call(own)
+        for call in calls:
+            inside = entered_as(own.registers, entered)
+            self._set_call(NUMBERS["sched_yield"])
+            ptrace.set_registers(self._tid, for_call(inside, call.arguments))
+            self._set_call(NUMBERS[call.name])
+            self._target.give_back = lambda: self._put_before_call(own, entered)
+            answers.append(self._exit(call))
+            self._target.give_back = None
+            self._put_before_call(own, entered)
+            self._enter_own_call(own)
+        self._end_interrupted(own, entered)
+        return tuple(answers)
 
     def _enter_own_call(self, own: _Own) -> int:
         """Let it make its own call again as far as the entry; returns the number of it there.
@@ -259,76 +316,77 @@ class Aarch64Caller:
         Only the kernel knows whether the call has a remaining time to go by: it is
         restart_syscall then.
         """
-        self._target.step(STOP_SECONDS)
-        # From here to the exit it is let go as it is: see `_replace`.
-        self._target.give_back = None
-        entered = self._entered()
+        entered = self._enter()
         if entered not in (own.registers.x[8], NUMBERS["restart_syscall"]):
             raise self._unexpected(entered)
         return entered
 
-    def _enter_vdso(self, own: _Own) -> int:
-        """Send it to rt_sigreturn, which alone would bring it back to where it is."""
-        frame = own.frame
-        assert frame is not None
-        self._target.give_back = lambda: ptrace.set_registers(self._tid, own.registers)
-        there = for_call(own.registers, (), stack=frame.address, then=self._restorer)
-        ptrace.set_registers(self._tid, there)
-        self._target.step(STOP_SECONDS)
-        self._target.give_back = None
-        entered = self._entered()
+    def _enter_return(self) -> None:
+        """From the way to rt_sigreturn to its entry."""
+        entered = self._enter()
         if entered != NUMBERS["rt_sigreturn"]:
             raise self._unexpected(entered)
-        return entered
 
-    def _settle(self, own: _Own, entered: int) -> None:
-        """From the exit of our call to a stop of ours, with the thread in its own state again.
-
-        On its way to that stop the kernel takes the thread for one that was interrupted in its own
-        call, so a signal that is pending ends that call or not by the kernel's own rules. Were the
-        call only rewound, a handler would run and nobody would see EINTR. What the kernel takes for
-        the first argument is that of our call, so it is put right in the stop.
-
-        Raises:
-            StillAttached: it does not stop.
-        """
-        ptrace.request(ptrace.PTRACE_INTERRUPT, self._tid)
-        settled, passing, number = own.registers, own.registers, NO_SYSTEM_CALL
-        if own.call is not None:
-            passing = interrupted(own.registers, entered, said_eintr=own.said_eintr)
-            settled, number = returned_to(own.registers, entered), entered
-        # In this order: before it has its registers it returns by the frame, or answers 0.
-        self._set_call(number)
-        ptrace.set_registers(self._tid, passing)
-        ptrace.request(ptrace.PTRACE_CONT, self._tid)
-        if self._target.wait(STOP_SECONDS) is None:
-            raise StillAttached(f"thread {self._tid} did not stop in {STOP_SECONDS} s")
-        ptrace.set_registers(self._tid, settled)
-
-    def _replace(self, own: _Own, number: int, arguments: tuple[int, ...]) -> None:
-        """At the entry of a call: make it ours, by steps each of which may be the last.
-
-        Number and arguments cannot be set at once. With a frame the call that is there is first
-        given arguments that it refuses; without, it becomes one that does nothing and answers 0.
-        """
-        if own.frame is not None:
-            stack, then = own.frame.address, self._restorer
-            refused = for_call(own.registers, REFUSED_BY_EVERY_CALL, stack=stack, then=then)
-            ptrace.set_registers(self._tid, refused)
-            self._set_call(number)
-            ptrace.set_registers(
-                self._tid, for_call(own.registers, arguments, stack=stack, then=then)
-            )
-            return
-        self._set_call(NUMBERS["sched_yield"])
-        inside = entered_as(own.registers, own.registers.x[8])
-        ptrace.set_registers(self._tid, for_call(inside, arguments))
-        self._set_call(number)
-
-    def _entered(self) -> int:
-        """Number of the call that the thread is at the entry of."""
+    def _enter(self) -> int:
+        """On to an entry, from where it may be let go as it is; returns the number of the call."""
+        self._target.step(STOP_SECONDS)
+        self._target.give_back = None
         data = ptrace.register_set(self._tid, NT_ARM_SYSTEM_CALL, SYSTEM_CALL.size)
         return SYSTEM_CALL.unpack(data)[0] if data else NO_SYSTEM_CALL
+
+    def _refuse(self, way: _Way) -> None:
+        """At an entry: arguments that whatever call is there refuses, and then back by the frame.
+
+        Number and arguments of a call cannot be set at once, so this comes before each change of
+        the number. rt_sigreturn has no arguments but the place of the frame.
+        """
+        ptrace.set_registers(self._tid, way.with_arguments(REFUSED_BY_EVERY_CALL))
+
+    def _exit(self, call: Syscall) -> int:
+        """From the entry of our call to its exit; returns what the kernel answered."""
+        self._target.step(call.seconds)
+        answer = signed(self._read_registers().x[0])
+        if -ERESTART_RESTARTBLOCK <= answer <= -ERESTARTSYS:
+            self._target.leave()
+            raise Postponed(
+                self._target.process.pid, "Interrupted", f"a signal came during {call.name}"
+            )
+        return answer
+
+    def _enter_with_own_arguments(self, way: _Way) -> None:
+        """From the exit of our last call to the entry of rt_sigreturn, for `_end_interrupted`."""
+        arguments = way.with_arguments(tuple(way.own.registers.x[:6]))
+        # Some kernels remember the first argument from before the entry, others from after it.
+        ptrace.set_registers(self._tid, arguments)
+        self._enter_return()
+        ptrace.set_registers(self._tid, arguments)
+
+    def _end_interrupted(self, own: _Own, entered: int, mask: int | None = None) -> None:
+        """From an entry with its own arguments to an exit of its own call that was interrupted.
+
+        There the kernel makes the call again, with the first argument of this entry; or a signal
+        that came meanwhile ends it by the kernel's own rules. Were the call only rewound, a handler
+        would run and nobody would see EINTR.
+
+        Args:
+            own: what the thread did.
+            entered: number of its call, see `interrupted`.
+            mask: signals that it shall block again.
+        """
+        self._set_call(NUMBERS["sched_yield"])
+        self._target.step(STOP_SECONDS)
+        if mask is not None:
+            ptrace.set_signal_mask(self._tid, mask)
+        # In this order: before it has its registers it returns by the frame, or has answered 0.
+        self._set_call(entered)
+        ptrace.set_registers(
+            self._tid, interrupted(own.registers, entered, said_eintr=own.said_eintr)
+        )
+
+    def _put_before_call(self, own: _Own, entered: int) -> None:
+        """From the exit of our call to where its own begins."""
+        self._set_call(NO_SYSTEM_CALL)
+        ptrace.set_registers(self._tid, returned_to(own.registers, entered))
 
     def _set_call(self, number: int) -> None:
         ptrace.set_register_set(self._tid, NT_ARM_SYSTEM_CALL, SYSTEM_CALL.pack(number))

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.aarch64 import Registers
     from ksm_operator.kernel.maps import Mappings
 
-RESTORER: Final = b"\x68\x11\x80\xd2\x01\x00\x00\xd4"  # mov x8, #139; svc #0
+NOP: Final = b"\x1f\x20\x03\xd5"
+RESTORER: Final = NOP + b"\x68\x11\x80\xd2\x01\x00\x00\xd4"  # mov x8, #139; svc #0
+"""Debuggers want the nop there (arch/arm64/kernel/vdso/sigreturn.S), and so do we: a call of ours
+that was interrupted makes the kernel go on one instruction earlier than it was told to."""
+
 STACK_ALIGNMENT: Final = 16
 
 SIGINFO_BYTES: Final = 128

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.errors import KernelError, Unsupported
-from ksm_operator.kernel.procfs import PROC, read_cgroup
+from ksm_operator.kernel.procfs import PROC, parse_count, read_cgroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLONE_NEWCGROUP = 0x02000000
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,8 @@ def parse_mountinfo(text: str) -> list[CgroupMount]:
 
 
 def _unescape(name: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        name = name.replace(code, character)
-    return name
+    """Undo the kernel's seq_escape(): a backslash and three octal digits stand for a character."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def find_memory_hierarchy(*, proc: Path = PROC) -> Hierarchy:
 
 def _accounts_memory(mount: Path) -> bool:
     try:
-        return "memory" in (mount / "cgroup.controllers").read_text().split()
+        return b"memory" in (mount / "cgroup.controllers").read_bytes().split()
     except OSError:
         return False
 
@@ -166,11 +167,11 @@ def walk(directory: Path) -> Iterator[Path]:
 def pids(directory: Path) -> list[int]:
     """Processes in this very cgroup; none if it has gone or holds threads only."""
     try:
-        text = (directory / "cgroup.procs").read_text(encoding="ascii")
+        text = (directory / "cgroup.procs").read_text(encoding="ascii", errors="replace")
     except OSError:
         return []
     # 0 stands for a process outside of the reader's pid namespace.
-    return [int(line) for line in text.split() if line != "0"]
+    return [pid for pid in map(parse_count, text.split()) if pid]
 
 
 def join_host_cgroup_namespace(*, proc: Path = PROC) -> None:

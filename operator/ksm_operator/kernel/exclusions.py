@@ -12,6 +12,7 @@ from ksm_operator.kernel.procfs import (
     REALTIME_POLICIES,
     Process,
     check_alive,
+    parse_count,
     read_ksm_stat,
     read_stat,
     read_status,
@@ -95,10 +96,16 @@ def status_reason(comm: str, status: Mapping[str, str]) -> SkipReason | None:
     """Judge by /proc/PID/status."""
     if comm == "pause" and status.get("NSpid", "").split()[-1:] == ["1"]:
         return SkipReason.PAUSE
-    locked = status.get("VmLck", "0 kB").split()[:1]
-    if locked and locked[0].isdigit() and int(locked[0]) * 1024 > LOCKED_TOLERANCE_BYTES:
+    locked = parse_count(status.get("VmLck", "").removesuffix(" kB")) or 0
+    if locked * 1024 > LOCKED_TOLERANCE_BYTES:
         return SkipReason.LOCKED_MEMORY
     return None
+
+
+def effective_user(status: Mapping[str, str]) -> int | None:
+    """The effective user id in /proc/PID/status, the second of four; None if it is not there."""
+    words = status.get("Uid", "").split()
+    return parse_count(words[1]) if len(words) > 1 else None
 
 
 def range_reason(vmas: Iterable[Vma]) -> SkipReason | None:
@@ -164,8 +171,8 @@ def is_non_dumpable(process: Process, *, proc: Path = PROC) -> bool:
         owner = os.stat(directory + "/status").st_uid  # noqa: PTH116 - a plain path
     except OSError as error:
         raise ProcessGone(process.pid) from error
-    words = read_status(process.pid, proc=proc).get("Uid", "").split()
-    return len(words) > 1 and owner != int(words[1])
+    effective = effective_user(read_status(process.pid, proc=proc))
+    return effective is not None and owner != effective
 
 
 def _is_32_bit(process: Process, proc: Path) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.procfs import PROC, read_meminfo
+from ksm_operator.kernel.procfs import PROC, parse_count, read_meminfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -135,8 +135,9 @@ def parse_memory_stat(text: str) -> dict[str, int]:
     values = {}
     for line in text.splitlines():
         name, _, number = line.partition(" ")
-        if number.strip().isdigit():
-            values[name] = int(number)
+        count = parse_count(number)
+        if count is not None:
+            values[name] = count
     return values
 
 
@@ -222,16 +223,16 @@ def _read_v2(level: Path) -> list[int | None]:
 
 
 def _number(path: Path) -> int | None:
+    """None for `max`, which is no limit, and for a cgroup that has gone."""
     try:
-        text = path.read_text(encoding="ascii").strip()
+        return parse_count(path.read_text(encoding="ascii", errors="replace"))
     except OSError:
         return None
-    return int(text) if text.isdigit() else None  # `max` is no limit
 
 
 def _stat(path: Path) -> dict[str, int]:
     try:
-        return parse_memory_stat(path.read_text(encoding="ascii"))
+        return parse_memory_stat(path.read_text(encoding="ascii", errors="replace"))
     except OSError:
         return {}
 

@@ -42,14 +42,21 @@ def encode_requests(requests: Sequence[Request]) -> bytes:
 
 
 def decode_requests(line: bytes) -> list[Request]:
-    """Read back what `encode_requests` gave."""
-    return [
-        (
-            Process(pid, start_time),
-            [Syscall(name, tuple(arguments), seconds) for name, arguments, seconds in calls],
-        )
-        for pid, start_time, calls in json.loads(line)
-    ]
+    """Read back what `encode_requests` gave.
+
+    Raises:
+        ValueError: the line is something else.
+    """
+    try:
+        return [
+            (
+                Process(pid, start_time),
+                [Syscall(name, tuple(arguments), seconds) for name, arguments, seconds in calls],
+            )
+            for pid, start_time, calls in json.loads(line)
+        ]
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"not requests: {line[:200]!r}") from error
 
 
 def encode_answer(answer: Visit | KernelError) -> bytes:
@@ -69,8 +76,8 @@ def decode_answer(line: bytes) -> Visit | KernelError:
     Raises:
         ValueError: the line is neither.
     """
-    data = json.loads(line)
     try:
+        data = json.loads(line)
         if "visit" in data:
             values: dict[str, Any] = data["visit"]
             return Visit(**(values | {"results": tuple(values["results"])}))
@@ -79,7 +86,7 @@ def decode_answer(line: bytes) -> Visit | KernelError:
         # Not through __init__: each kind makes its message from other arguments.
         error = kind.__new__(kind, data["message"])
         vars(error).update(data["attributes"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not an answer: {line[:200]!r}") from error
     return error
 
@@ -96,10 +103,10 @@ def decode_greeting(line: bytes) -> int:
         KernelError: it cannot work here; the error that it met.
         ValueError: the line is neither.
     """
-    data = json.loads(line)
-    if "oomScoreAdj" in data:
-        return int(data["oomScoreAdj"])
-    answer = decode_answer(line)
+    try:
+        return int(json.loads(line)["oomScoreAdj"])
+    except (KeyError, TypeError, RecursionError, OverflowError):
+        answer = decode_answer(line)
     if isinstance(answer, KernelError):
         raise answer
     raise ValueError(f"not a greeting: {line[:200]!r}")

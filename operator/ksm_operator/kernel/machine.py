@@ -28,6 +28,12 @@ class Caller(Protocol):
         said in `make`.
         """
 
+    def note_call(self) -> None:
+        """The moment to interrupt it has come: note what its registers will not tell of its call.
+
+        Never raises a `KernelError`, as `before_interrupt`.
+        """
+
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
         """The thread stands in our stop: let it make the calls, and return the kernel's answers.
 

@@ -83,7 +83,9 @@ class Marks:
         method, program, ranges, intended = data
         if method not in ("Prctl", "Madvise"):
             raise ValueError(f"no method: {method!r}")
-        return cls(method, int(program), from_numbers(ranges), from_numbers(intended))
+        if not isinstance(program, int):
+            raise TypeError(f"no program: {program!r}")
+        return cls(method, program, from_numbers(ranges), from_numbers(intended))
 
 
 def own_ranges(vmas: Iterable[Vma]) -> tuple[Range, ...]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PROC: Final = Path("/proc")
 
+MOST_DIGITS: Final = 20
+"""Of an unsigned 64-bit number. What is longer the kernel has not written."""
+
 PF_EXITING: Final = 0x4
 PF_IO_WORKER: Final = 0x10
 PF_USER_WORKER: Final = 0x4000
@@ -315,15 +318,16 @@ def read_ksm_stat(process: Process, *, proc: Path = PROC) -> KsmStat:
         ProcessGone: it exited.
         KernelError: no right to read it.
     """
-    stat = parse_ksm_stat(read_memory_file(process, "ksm_stat", proc=proc).decode())
+    data = read_memory_file(process, "ksm_stat", proc=proc)
+    stat = parse_ksm_stat(data.decode(errors="replace"))
     if stat.merging_pages is not None:
         return stat
     try:  # a file of its own from 5.19 on, in ksm_stat since 6.4
-        text = read_memory_file(process, "ksm_merging_pages", proc=proc).decode()
+        data = read_memory_file(process, "ksm_merging_pages", proc=proc)
     except ProcessGone:
         check_alive(process, proc=proc)
         return stat
-    return replace(stat, merging_pages=int(text) if text.strip().isdecimal() else None)
+    return replace(stat, merging_pages=parse_count(data.decode(errors="replace")))
 
 
 def parse_cgroup(text: str) -> dict[str, str]:
@@ -346,19 +350,28 @@ def read_cgroup(pid: int, *, proc: Path = PROC) -> dict[str, str]:
     return parse_cgroup(read_file(f"{proc}/{pid}/cgroup", pid).decode(errors="surrogateescape"))
 
 
+def parse_count(text: str) -> int | None:
+    """A number as the kernel prints it, without a sign; None for anything else."""
+    digits = text.strip()
+    if len(digits) > MOST_DIGITS or not (digits.isascii() and digits.isdigit()):
+        return None
+    return int(digits)
+
+
 def parse_meminfo(text: str) -> dict[str, int]:
     """/proc/meminfo in bytes by name (counts without a unit stay counts)."""
     values: dict[str, int] = {}
     for name, value in parse_fields(text).items():
         number, _, unit = value.partition(" ")
-        if number.isdigit():
-            values[name] = int(number) * (1024 if unit == "kB" else 1)
+        count = parse_count(number)
+        if count is not None:
+            values[name] = count * (1024 if unit == "kB" else 1)
     return values
 
 
 def read_meminfo(*, proc: Path = PROC) -> dict[str, int]:
     """The node's memory in bytes by /proc/meminfo's names (`MemTotal`, `MemAvailable`)."""
-    return parse_meminfo((proc / "meminfo").read_text(encoding="ascii"))
+    return parse_meminfo((proc / "meminfo").read_text(encoding="ascii", errors="replace"))
 
 
 def boot_id(*, proc: Path = PROC) -> str:
@@ -390,5 +403,11 @@ def ksmd_cpu_ns(pid: int, *, proc: Path = PROC) -> int:
 
     Raises:
         ProcessGone: that pid is not there.
+        KernelError: the file cannot be read, or holds no number.
     """
-    return int(read_file(f"{proc}/{pid}/schedstat", pid).split()[0])
+    path = f"{proc}/{pid}/schedstat"
+    text = read_file(path, pid).decode(errors="replace")
+    nanoseconds = parse_count(text.partition(" ")[0])
+    if nanoseconds is None:
+        raise KernelError(f"{path} reads {text[:80]!r}: it does not begin with a number")
+    return nanoseconds

@@ -21,6 +21,7 @@ PTRACE_SETREGSET: Final = 0x4205
 PTRACE_SEIZE: Final = 0x4206
 PTRACE_INTERRUPT: Final = 0x4207
 PTRACE_GETSIGMASK: Final = 0x420A
+PTRACE_SETSIGMASK: Final = 0x420B
 PTRACE_GET_RSEQ_CONFIGURATION: Final = 0x420F
 PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG: Final = 0x4211
 
@@ -137,6 +138,12 @@ def signal_mask(tid: int) -> int:
     mask = ctypes.c_uint64()
     request(PTRACE_GETSIGMASK, tid, ctypes.sizeof(mask), ctypes.addressof(mask))
     return int(mask.value)
+
+
+def set_signal_mask(tid: int, blocked: int) -> None:
+    """Set which signals a stopped thread blocks, signal N as bit N-1."""
+    mask = ctypes.c_uint64(blocked)
+    request(PTRACE_SETSIGMASK, tid, ctypes.sizeof(mask), ctypes.addressof(mask))
 
 
 class RegisterSet:

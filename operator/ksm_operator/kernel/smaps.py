@@ -9,6 +9,7 @@ from ksm_operator.kernel.procfs import (
     PROC,
     Process,
     page_size,
+    parse_count,
     parse_fields,
     read_ksm_stat,
     read_memory_file,
@@ -95,15 +96,12 @@ def parse_vmas(text: str) -> list[Vma]:
             finish()
             header, numbers, flags = parsed, {}, frozenset()
             continue
-        name, colon, value = line.partition(":")
-        if not colon:
-            continue
+        name, _, value = line.partition(":")
+        number = parse_count(value.removesuffix(" kB"))
         if name == "VmFlags":
             flags = frozenset(value.split())
-        elif value.endswith(" kB") and value[:-3].strip().isdecimal():
-            numbers[name] = int(value[:-3]) * 1024
-        elif name == "ProtectionKey" and value.strip().isdecimal():
-            numbers[name] = int(value)
+        elif number is not None:
+            numbers[name] = number if name == "ProtectionKey" else number * 1024
     finish()
     return found
 
@@ -153,9 +151,9 @@ def _merged_bytes(process: Process, proc: Path) -> tuple[int, int]:
         read_memory_file(process, "smaps_rollup", proc=proc).decode(errors="surrogateescape")
     )
     zero_bytes = (stat.zero_pages or 0) * page_size()
-    number = fields.get("KSM", "").removesuffix(" kB").strip()
-    if number.isdecimal():
-        return int(number) * 1024, zero_bytes
+    merged = parse_count(fields.get("KSM", "").removesuffix(" kB"))
+    if merged is not None:
+        return merged * 1024, zero_bytes
     return 0, (stat.merging_pages or 0) * page_size() + zero_bytes
 
 

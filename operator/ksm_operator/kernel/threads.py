@@ -26,6 +26,9 @@ MOST_THREADS: Final = 256
 ENOUGH: Final = 16
 """Waiting threads among which the best is taken."""
 
+MOST_ARGUMENTS: Final = 6
+"""Of a system call, which is how many the kernel prints of every one."""
+
 SAMPLES: Final = 16
 """Looks in a row in which a thread has to be seen running."""
 
@@ -53,6 +56,8 @@ WAIT_CHANNELS_NEVER: Final = {
     # The supervisor would be asked the same question twice.
     "seccomp_do_user_notification": "SeccompNotification",
     "do_freezer_trap": "Frozen",
+    # Compilers put the former into it; whatever else waits there is in state T (kernel/signal.c).
+    "get_signal": "Frozen",
     "__refrigerator": "Frozen",
 }
 
@@ -100,8 +105,10 @@ def parse_syscall(text: str) -> tuple[int, tuple[int, ...]] | None:
         return None
     if not words:
         raise ValueError("empty")
-    number = int(words[0])
-    return number, tuple(int(word, 16) for word in words[1:7])
+    number, arguments = int(words[0]), tuple(int(word, 16) for word in words[1:7])
+    if number >= 0 and len(arguments) < MOST_ARGUMENTS:
+        raise ValueError(f"{len(arguments)} arguments")
+    return number, arguments
 
 
 def judge(

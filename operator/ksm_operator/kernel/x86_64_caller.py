@@ -76,6 +76,9 @@ class X8664Caller:
         except KernelError:
             return
 
+    def note_call(self) -> None:
+        """Nothing: the registers tell all of it."""
+
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
         """See `machine.Caller.make`."""
         found = self._read_registers()

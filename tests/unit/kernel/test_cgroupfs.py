@@ -16,7 +16,6 @@ from ksm_operator.kernel import (
     pids,
     walk,
 )
-from ksm_operator.kernel.cgroupfs import parse_mountinfo
 from ksm_operator.kernel.headroom import level_headroom, parse_memory_stat, reclaimable_bytes
 
 V1 = "35 31 0:32 / {at} rw,relatime shared:9 - cgroup cgroup rw,memory\n"
@@ -120,12 +119,6 @@ def test_room_never_exceeds_the_limit(limit: int, usage: int, reclaimable: int) 
 def test_memory_stat_never_fails(text: str) -> None:
     """Fields come and go between kernels; what can be dropped is never below zero."""
     assert reclaimable_bytes(parse_memory_stat(text)) >= 0
-
-
-@given(st.text())
-def test_mountinfo_never_fails(text: str) -> None:
-    """A mount point is anybody's choice of name."""
-    parse_mountinfo(text)
 
 
 def test_node_room_is_what_is_available_less_the_reserve() -> None:
