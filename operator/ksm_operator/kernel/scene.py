@@ -93,7 +93,7 @@ def look_steps(
     )
 
 
-def shared_pages(survey: Survey, paths: dict[int, tuple[str, ...]]) -> list[Pages]:
+def shared_pages(survey: Survey, paths: Mapping[int, tuple[str, ...]]) -> list[Pages]:
     """What the planner needs to know of a survey.
 
     Args:

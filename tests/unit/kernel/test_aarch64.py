@@ -41,7 +41,7 @@ def ended_with_eintr(number: int) -> tuple[Registers, Waited]:
     arguments = (5, 11, 12, 13, 14, 15)
     found = Registers()
     found.x[0] = unsigned(-4)
-    found.x[1:6] = arguments[1:]
+    found.x[1:6] = list(arguments[1:])
     found.x[8] = number
     found.sp, found.pc = 0x7000, 0x4004
     return found, Waited(number, arguments, 0x7000, 0x4004)

@@ -1,6 +1,7 @@
 """What was there before us comes back, and what others changed since stays."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,8 @@ class Node:
         if name == "advisor_mode" and value != self.values.advisor_mode:
             scan = 500 if value == "scan-time" else 100
             self.values = replace(self.values, pages_to_scan=scan)
-        self.values = replace(self.values, **{name: value})
+        changed: dict[str, Any] = {name: value}
+        self.values = replace(self.values, **changed)
 
 
 def test_everything_is_put_back() -> None:

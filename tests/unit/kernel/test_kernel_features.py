@@ -35,7 +35,8 @@ def test_features_fit_the_schema() -> None:
     unsure = replace(ALL, **dict.fromkeys(MAY_STAY_OPEN, None))  # type: ignore[arg-type]
     for features in (ALL, unsure):
         names = (*features.names(), HELPER_IS_PROTECTED)
-        assert api.KernelStatus(release="6.18", method="Prctl", features=names)
+        shown = api.KernelStatus(release="6.18", method="Prctl", features=names)
+        assert shown.features == names
 
 
 def test_what_is_not_known_is_said() -> None:

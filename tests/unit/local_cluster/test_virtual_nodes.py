@@ -38,8 +38,8 @@ def test_addresses_are_the_clusters_and_nobody_elses() -> None:
     host = ipaddress.ip_address(layout.HOST_ADDRESS)
     assert len(addresses | {host}) == len(nodes) + 1
     assert addresses <= set(ipaddress.ip_network(layout.NODE_PREFIX).hosts())
-    prefixes = [ipaddress.ip_network(one.pod_prefix) for one in nodes]
-    assert all(one.subnet_of(ipaddress.ip_network(layout.POD_PREFIX)) for one in prefixes)
+    prefixes = [ipaddress.IPv4Network(one.pod_prefix) for one in nodes]
+    assert all(one.subnet_of(ipaddress.IPv4Network(layout.POD_PREFIX)) for one in prefixes)
     assert not any(one.overlaps(other) for one, other in itertools.combinations(prefixes, 2))
 
 
