@@ -29,7 +29,7 @@ class Caller(Protocol):
         """
 
     def note_call(self) -> None:
-        """The moment to interrupt it has come: note what its registers will not tell of its call.
+        """It is interrupted right after this: note what its registers will not tell of its call.
 
         Never raises a `KernelError`, as `before_interrupt`.
         """

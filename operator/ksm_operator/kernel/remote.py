@@ -108,8 +108,9 @@ def visit(
         if not wait_for_moment(process, candidate, machine.names, proc=proc):
             # It cannot be let go without being stopped but by the end of its tracer.
             raise StillAttached(f"thread {target.tid} {candidate.blocked_in} no more", "Busy")
-        caller.note_call()
     with alarm.running(), _no_collection(), _ahead_of_others():
+        if ours:
+            caller.note_call()
         started = time.monotonic_ns()
         try:
             target.stop()
