@@ -140,10 +140,10 @@ class Aarch64Caller:
         if ptrace.dispatches_system_calls(self._tid):
             raise self._leave("SyscallUserDispatch")
         own = self._own(found)
-        way = self._way_back(own)
         if own.said_eintr:
             # The program is safe from the EINTR as of now; only a signal brings it back.
             ptrace.set_registers(self._tid, own.registers)
+        way = self._way_back(own)
         self._target.give_back = lambda: ptrace.set_registers(self._tid, found)
         return self._make_with(way, calls) if way else self._make_without(own, calls)
 
