@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.cgroups import living_in, processes_in
 from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from ksm_operator.agent.state import State
 
 log = logging.getLogger(__name__)
+
+TURN_SECONDS: Final = 2.0
+"""Work on one container, after which the others have their turn: a thread that gets no processor
+may keep us waiting for seconds, and a container may have hundreds of them."""
+LATER: Final = "Later"
 
 
 @dataclass(slots=True)
@@ -164,7 +169,7 @@ class Enrolment:
             container.put(intent.process, intent.marks)
         if fresh or any(not intent.marks.is_plain for intent in intents):
             self._save()
-        done = [one for one in intents if self._carry_out(one, container, seen, fresh=fresh)]
+        done = self._carry_out_all(intents, container, seen, fresh=fresh)
         if fresh and _nobody_was_asked(container, seen, new):
             # Nobody can have inherited it. A record of anything else stays: a process that took the
             # call and ended may have left a child behind, which only this record tells from one
@@ -182,6 +187,20 @@ class Enrolment:
                 },
             )
         return bool(seen.postponed)
+
+    def _carry_out_all(
+        self, intents: Iterable[Intent], container: Container, seen: Seen, *, fresh: bool
+    ) -> list[Intent]:
+        """Do what was prepared, as far as one turn goes: the loop must not stand still for it."""
+        ends = time.monotonic() + TURN_SECONDS
+        done = []
+        for intent in intents:
+            if time.monotonic() > ends:
+                keep_what_holds(intent.process, container)
+                seen.postponed[intent.process] = LATER
+            elif self._carry_out(intent, container, seen, fresh=fresh):
+                done.append(intent)
+        return done
 
     def _prepare(
         self, process: Process, container: Container, seen: Seen, *, fresh: bool

@@ -87,7 +87,7 @@ class PhantomCharge:
                     continue  # it exited: nobody wants to have its pages again
                 homes[process] = inodes_above(self._hierarchy, directory)
             size = phantom_of(survey, homes).size
-        except KernelError as error:
+        except (KernelError, OSError, ValueError) as error:
             log.warning("phantom charge not measured", extra={"error": str(error)})
         finally:  # whatever happened, the next look has to wait
             self._last = Look(size, time.monotonic(), time.thread_time() - began)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STOP_SECONDS: Final = 0.5
 """How long a thread may take to stop, or to reach the call, before the visit is called off."""
 
-RUNNABLE_SECONDS: Final = 10.0
+RUNNABLE_SECONDS: Final = 5.0
 """How long a thread gets that would stop if it had a processor.
 
 The kernel has ended its call by then, and if nobody looks it sees an EINTR or a short result.
@@ -57,6 +57,7 @@ class Attached:
         proc: the proc file system.
         give_back: puts the thread's own registers back; set before the first one is changed, and
             None while there is nothing to give back.
+        held: the kernel has it as ours; from the seize until it is let go or gone.
     """
 
     def __init__(self, process: Process, tid: int, proc: Path) -> None:
@@ -64,6 +65,7 @@ class Attached:
         self.tid = tid
         self.proc = proc
         self.give_back: Callable[[], None] | None = None
+        self.held = False
 
     def seize(self, options: int) -> None:
         """Attach; the thread runs on.
@@ -78,6 +80,7 @@ class Attached:
         """
         try:
             ptrace.request(ptrace.PTRACE_SEIZE, self.tid, 0, options)
+            self.held = True
         except ProcessLookupError as error:
             if not is_alive(self.process, proc=self.proc):
                 raise ProcessGone(self.process.pid) from error
@@ -178,6 +181,7 @@ class Attached:
         except ChildProcessError as error:
             raise StillAttached(f"thread {self.tid} vanished in an exec") from error
         if stop is not None and stop.kind is StopKind.GONE:
+            self.held = False
             if not is_alive(self.process, proc=self.proc):
                 raise ProcessGone(self.process.pid)
             raise ThreadUnsuitable("Exiting", f"thread {self.tid}")
@@ -189,6 +193,7 @@ class Attached:
             self.give_back()
             self.give_back = None
         ptrace.request(ptrace.PTRACE_DETACH, self.tid, 0, signal)
+        self.held = False
 
     def leave_after(self, error: OSError) -> None:
         """Leave although the kernel refused a request.

@@ -26,7 +26,7 @@ from ksm_operator.kernel.errors import Postponed
 from ksm_operator.kernel.headroom import within
 from ksm_operator.kernel.madvise import restore_own
 from ksm_operator.kernel.marks import own_ranges, read_program
-from ksm_operator.kernel.mergeable import is_code, marks_everything
+from ksm_operator.kernel.mergeable import is_code, marks_everything, merges_everything
 from ksm_operator.kernel.procfs import PROC, Process, read_ksm_stat
 from ksm_operator.kernel.ranges import Range, common, without
 from ksm_operator.kernel.remote import Syscall
@@ -373,9 +373,8 @@ def _by_ranges(act: _Release) -> Generator[None, None, str | None]:
 
 def _as_a_whole(act: _Release) -> Generator[None, None, str | None]:
     """Returns why it is not done; None when it is."""
-    flag = read_ksm_stat(act.process, proc=act.proc).merge_any
     # Off already: what is still marked was marked by the program itself.
-    if flag is not False:
+    if merges_everything(act.process, proc=act.proc):
         for _ in range(ROUNDS):
             if not (yield from act.give_back()) or not act.switch_off():
                 return "NoHeadroom"

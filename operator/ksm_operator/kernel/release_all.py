@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.errors import KernelError
+from ksm_operator.kernel.errors import KernelError, Postponed
 from ksm_operator.kernel.payers import ChunkPayers, inodes_above
 from ksm_operator.kernel.procfs import PROC, Process, page_size
 from ksm_operator.kernel.release import (
@@ -85,6 +85,7 @@ def release_all(
         plan = yield from act.plan(pending)
         for step in plan.steps:
             outcome = yield from act.take(step)
+            yield 0.0
             if outcome is not None:
                 settled.add(step.process)
                 left.pop(step.process, None)
@@ -141,6 +142,9 @@ class _Act:
             if step.part is Part.REST:
                 return (yield from self._release(step.process, turn))
             yield from self._give_back_unpaid(step.process, turn)
+        except Postponed as error:
+            if step.part is Part.REST:
+                return ReleaseProgress(False, 0, error.reason)
         except KernelError as error:
             if step.part is Part.REST:
                 return error

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.attached import Attached, StillAttached
-from ksm_operator.kernel.errors import Postponed, ProcessGone
+from ksm_operator.kernel.errors import KernelError, Postponed, ProcessGone
 from ksm_operator.kernel.procfs import Process, is_alive
 from ksm_operator.kernel.threads import wait_for_moment
 
@@ -98,6 +98,28 @@ def visit(
     """
     target = Attached(process, candidate.tid, proc)
     target.seize(options)
+    try:
+        return _visit(target, candidate, calls, machine=machine, alarm=alarm, abandoned=abandoned)
+    except (ProcessGone, StillAttached):
+        raise
+    except KernelError as error:
+        if target.held:
+            # Something could not be read in between; only the end of this thread lets go of it now.
+            raise StillAttached(f"thread {target.tid}: {error}") from error
+        raise
+
+
+def _visit(
+    target: Attached,
+    candidate: Candidate,
+    calls: Sequence[Syscall],
+    *,
+    machine: Machine,
+    alarm: Alarm,
+    abandoned: Callable[[], bool],
+) -> Visit:
+    """What comes after the seize."""
+    process, proc = target.process, target.proc
     if abandoned():
         raise StillAttached(f"thread {target.tid} came too late")
     caller = machine.caller(target, candidate)
@@ -117,6 +139,10 @@ def visit(
             if not ours:
                 target.leave()
                 raise ProcessGone(process.pid)
+            if abandoned():
+                # Nobody would put on record what it did.
+                target.leave()
+                raise Postponed(process.pid, "AttachBlocked")
             results = caller.make(calls)
             target.leave()
         except OSError as error:

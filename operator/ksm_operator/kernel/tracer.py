@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ksm_operator.kernel import ptrace
 from ksm_operator.kernel.alarm import Alarm
-from ksm_operator.kernel.attached import StillAttached, ThreadUnsuitable
+from ksm_operator.kernel.attached import RUNNABLE_SECONDS, StillAttached, ThreadUnsuitable
 from ksm_operator.kernel.blocking import Suitability
 from ksm_operator.kernel.errors import KernelError, Postponed
 from ksm_operator.kernel.machine import this_machine
@@ -128,7 +128,7 @@ class Tracer:
     def _call(self, process: Process, calls: Sequence[Syscall]) -> Visit:
         check_alive(process, proc=self._proc)
         self._check_seccomp(process)
-        patience = ATTACH_SECONDS + sum(call.seconds for call in calls)
+        patience = ATTACH_SECONDS + RUNNABLE_SECONDS + sum(call.seconds for call in calls)
         with self._lock:
             job = _Job(process, calls)
             self._start()

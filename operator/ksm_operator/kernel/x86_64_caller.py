@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel import ptrace, rseq
 from ksm_operator.kernel.attached import (
+    RESCUE_SECONDS,
     STOP_SECONDS,
     Attached,
     StillAttached,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 MOST_XSTATE_BYTES: Final = 32768
 TRANSFER_SECONDS: Final = 2.0
-"""How long a transfer that was cut short may take before the thread is left alone with it."""
+"""How long a transfer that was cut short may take until it is cut short for good."""
 
 
 class X8664Caller:
@@ -145,12 +146,14 @@ class X8664Caller:
     def _finish_transfer(self, found: Registers) -> Registers:
         """Let the thread transfer what our stop kept it from; returns what it is left with.
 
-        If it takes long, or we die, the thread goes on with it alone, and returns by the frame.
+        If it takes long it is stopped once more: then the result is short, as it may be, and says
+        what was transferred. If we die meanwhile, the thread goes on with it alone, and returns by
+        the frame, which can only say that all of it was.
 
         Raises:
-            ThreadUnsuitable: it has no frame to do so.
+            ThreadUnsuitable: it has no frame to do so, or it took long.
             Postponed: a signal has ended it.
-            StillAttached: it takes long.
+            StillAttached: it does not stop.
         """
         files = self._target.proc / str(self._tid) / "fd"
         rest = rest_of_transfer(found, files)
@@ -163,9 +166,14 @@ class X8664Caller:
             raise self._leave("Busy", "a transfer was cut short")
         call = for_call(found, rest.number, rest.arguments, self._return_path.call, frame.address)
         ptrace.set_registers(self._tid, call)
+        is_long = False
         for _ in ("entry", "exit"):
             ptrace.request(ptrace.PTRACE_SYSCALL, self._tid)
             stop = self._target.wait(TRANSFER_SECONDS)
+            if stop is None:
+                is_long = True
+                ptrace.request(ptrace.PTRACE_INTERRUPT, self._tid)
+                stop = self._target.wait(RESCUE_SECONDS)
             if stop is None:
                 raise StillAttached(f"thread {self._tid} is in a long transfer", "Busy")
             if stop.kind is not StopKind.SYSCALL:
@@ -173,6 +181,8 @@ class X8664Caller:
                 raise Postponed(self._target.process.pid, "SignalArrived")
         whole.rax = rest.done + max(0, signed(self._read_registers().rax))
         self._target.give_back = lambda: ptrace.set_registers(self._tid, whole)
+        if is_long:
+            raise self._leave("Busy", "a long transfer")
         return whole
 
     def _prepare_return(self, found: Registers, own_call: str | None) -> SignalFrame | None:
