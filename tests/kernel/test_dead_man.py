@@ -17,6 +17,8 @@ from ksm_operator.kernel import Postponed, Syscall, Tracer, ptrace
 from ksm_operator.kernel.enrol import set_merge
 from support import kernel
 
+pytestmark = pytest.mark.alone
+
 ARGUMENTS = {
     "x86_64": {"rdi", "rsi", "rdx", "r10", "r8", "r9"},
     "aarch64": {"x1", "x2", "x3", "x4", "x5"},

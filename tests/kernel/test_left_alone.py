@@ -18,6 +18,8 @@ from ksm_operator.kernel.attached import StillAttached
 from ksm_operator.kernel.enrol import set_merge
 from support import kernel
 
+pytestmark = pytest.mark.alone
+
 POLLING_RING = """
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -16,6 +16,8 @@ from local_cluster import cluster, components
 from local_cluster.errors import LocalClusterError
 from support import kernel, machine
 
+pytestmark = pytest.mark.alone
+
 INJECTIONS = {"calls": 612, "programs": 252, "container": 144}
 """How many there are at least, in all: a thousand."""
 

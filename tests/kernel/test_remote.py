@@ -17,6 +17,8 @@ from ksm_operator.kernel.enrol import set_merge
 from ksm_operator.kernel.procfs import Process
 from support import kernel
 
+pytestmark = pytest.mark.alone
+
 VISITS = 4
 SLACK_MS = 5000
 POPULATION_VISITS = 300

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Generator, Iterable
 
 import pytest
 
@@ -61,8 +62,30 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for kernel, names in wanted.items()
     }
     if not session.config.option.collectonly:
-        for guest in session.config.stash[GUESTS].values():
+        guests = session.config.stash[GUESTS].values()
+        session.config.pluginmanager.register(Standstill(guests))
+        for guest in guests:
             guest.start()
+
+
+class Standstill:
+    """Guests stand still while a test runs that needs the machine to itself."""
+
+    def __init__(self, guests: Iterable[Guest]) -> None:
+        self._guests = list(guests)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Around the whole test, fixtures and all."""
+        if item.get_closest_marker("alone") is None:
+            return (yield)
+        for guest in self._guests:
+            guest.pause()
+        try:
+            return (yield)
+        finally:
+            for guest in self._guests:
+                guest.resume()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

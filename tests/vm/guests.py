@@ -1,7 +1,9 @@
 """Guests in the background: each boots one kernel, once, for all tests of it."""
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ from vm.reporter import MARK
 
 REPOSITORY = Path(__file__).parents[2]
 AT_ONCE = 2
-SECONDS = 1500
+SECONDS = 3000
 TAIL_LINES = 60
 
 # A kernel that complains has failed, whatever its programs say.
@@ -45,7 +47,7 @@ class Guest:
         self._news = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
         self._code: int | None = None
-        self._stopped = False
+        self._stopped = self._paused = False
         self._thread = threading.Thread(target=self._run, name=f"guest {kernel}")
 
     def start(self) -> None:
@@ -54,12 +56,29 @@ class Guest:
 
     def stop(self) -> None:
         """Switch it off, or never on."""
+        self.resume()
         with self._news:
             self._stopped = True
             if self._process is not None:
                 self._process.terminate()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def pause(self) -> None:
+        """Let it stand still; its own clock does, too (`-icount`), so nothing in it can tell."""
+        with self._news:
+            self._paused = True
+            self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        with self._news:
+            self._paused = False
+            self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)
 
     def result(self, name: str) -> dict[str, Any]:
         """What it said of a test; waits for it.
@@ -111,7 +130,11 @@ class Guest:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                # The emulator is in it, too.
+                process_group=0,
             )
+            if self._paused:
+                self._send(signal.SIGSTOP)
         with self._process as process:
             assert process.stdout is not None
             for line in process.stdout:
