@@ -100,11 +100,19 @@ class Target:
         """Until it sleeps, stops, or whatever the letter says."""
         wait_until(lambda: self.state() in letters, f"{self.pid} in state {letters}")
 
-    def wait_for_syscall(self, name: str) -> None:
-        """Until it is in this call."""
+    def reaches_syscall(self, name: str) -> bool:
+        """Wait until it is in this call; False if it was over before anybody could look."""
         file = Path(f"/proc/{self.pid}/syscall")
         number = str(NUMBERS[name])
-        wait_until(lambda: file.read_text().split()[:1] == [number], f"{self.pid} in {name}")
+
+        def is_there() -> bool:
+            try:
+                return file.read_text().split()[:1] == [number]
+            except ProcessLookupError:
+                return False
+
+        wait_until(lambda: self.popen.poll() is not None or is_there(), f"{self.pid} in {name}")
+        return self.popen.poll() is None
 
     def kill(self) -> None:
         """End it, whatever it is doing."""

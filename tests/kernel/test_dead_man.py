@@ -87,8 +87,8 @@ def begin(blocking: Path, start: Start) -> Callable[[str, str], Target]:
     """Start a case and wait until it is in its call."""
 
     def blocked(name: str, call: str) -> Target:
-        target = start(str(blocking), name)
-        target.wait_for_syscall(call)
+        while not (target := start(str(blocking), name)).reaches_syscall(call):
+            pass
         return target
 
     return blocked
