@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(HERE):
             item.add_marker("kernel")
             # A target that says nothing must not hold the machine's lock for ever.
-            item.add_marker(pytest.mark.timeout(60, func_only=True))
+            item.add_marker(pytest.mark.timeout(120, func_only=True))
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

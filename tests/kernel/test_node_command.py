@@ -233,6 +233,8 @@ sys.stdin.readline()
     assert mergeable_ranges(target.pid) == before
 
 
+# Six commands one after the other take an emulated machine more than a minute.
+@pytest.mark.timeout(240, func_only=True)
 @pytest.mark.usefixtures("ksmd")
 def test_relieve_a_cgroup_that_pays_for_others(
     start: Start, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, tmp_path: Path
