@@ -133,7 +133,7 @@ def _exposed(one: dict[str, Any]) -> str:
     lacking = f"{who} lacks {one['lackingBytes'] / MIB:.1f} MiB of room for what it had merged"
     if one["sharedBytes"]:
         return (
-            f"{lacking}: others that map pages it pays for have no room themselves, or ask for "
-            "merging by themselves; raise a limit or free memory, then try again"
+            f"{lacking}: others that map pages it pays for have no room themselves, or merge only "
+            "some ranges; raise a limit or free memory, then try again"
         )
     return f"{lacking}, and would without merging: raise its limit or free memory"
