@@ -10,6 +10,8 @@ SHARER = """
 import mmap, sys
 size, salt = int(sys.argv[1]) << 20, bytes.fromhex(sys.argv[2])
 area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+# khugepaged puts small pages together, also merged ones that nobody else maps any longer.
+area.madvise(mmap.MADV_NOHUGEPAGE)
 def content(page):
     return (salt + page.to_bytes(8, "little")) * 256
 def fill():
