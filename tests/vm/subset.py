@@ -133,13 +133,19 @@ ENROLLED_AND_RELEASED = (
 )
 """What of enrolment and release could depend on the size of a page or on the machine."""
 
+HUGE_PAGES = (
+    "test_huge_pages.py::test_two_percent_shared_are_left_alone",
+    "test_huge_pages.py::test_half_shared_is_worth_it",
+)
+"""Where every program gets huge pages: Debian's kernels say `always`."""
+
 RUNC = ("test_runc.py",)
 """The same in containers, with a limit and without prctl among their calls; x86-64."""
 
 SUBSETS: dict[str, tuple[str, ...]] = {
     "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
     "6.12": (
-        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *RUNC),
+        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *HUGE_PAGES, *RUNC),
         "test_duplicates.py",
         "test_madvise.py",
     ),

@@ -8,7 +8,6 @@ meanwhile, so a page that changes is counted as it was when it was read.
 from __future__ import annotations
 
 import contextlib
-import os
 from array import array
 from collections import Counter
 from contextlib import ExitStack
@@ -16,26 +15,18 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.kernel.contents import read_blocks
 from ksm_operator.kernel.errors import KernelError, ProcessGone
 from ksm_operator.kernel.frames import FRAME, KPF_ZERO_PAGE, PageFlags
 from ksm_operator.kernel.procfs import PROC, Process, is_alive, page_size, read_ksm_stat
 from ksm_operator.kernel.smaps import read_vmas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from ksm_operator.kernel.smaps import Vma
-
-NEVER_MERGED: Final = frozenset({"sh", "ms", "ht", "io", "pf", "mm", "de", "dp"})
-"""VmFlags that ksmd passes over: shared, huge TLB and device memory (mm/ksm.c)."""
-
 # Documentation/admin-guide/mm/pagemap.rst
-PRESENT: Final = 1 << 63
-FILE_OR_SHARED: Final = 1 << 61
 MAPPED_ONCE: Final = 1 << 56
-
-CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +126,6 @@ def kept_pages(counts: Iterable[int], max_page_sharing: int | None) -> int:
     return sum(-(-count // max_page_sharing) for count in counts)
 
 
-def runs(entries: Iterable[bool], longest: int) -> Iterator[tuple[int, int]]:
-    """Start and length of the runs of true entries, cut to a longest length."""
-    start = end = 0
-    for index, wanted in enumerate(entries):
-        if wanted and end - start < longest and index == end:
-            end += 1
-            continue
-        if end > start:
-            yield start, end - start
-        start, end = (index, index + 1) if wanted else (index + 1, index + 1)
-    if end > start:
-        yield start, end - start
-
-
 class _Frames:
     """What is known of physical pages: which are merged, which two processes share by fork."""
 
@@ -187,12 +164,8 @@ class _Tally:
     def add(self, process: Process, frames: _Frames, proc: Path) -> None:
         pages, zero_pages = self.pages, self.zero_pages
         try:
-            with ExitStack() as files:
-                memory = _open(process, "mem", files, proc)
-                pagemap = _open(process, "pagemap", files, proc)
-                for vma in read_vmas(process, proc=proc):
-                    if vma.anonymous_bytes and not vma.flags & NEVER_MERGED:
-                        self._add_range(vma, memory, pagemap, frames)
+            for block in read_blocks(process, read_vmas(process, proc=proc), proc):
+                self._add_pages(block.data, block.entries, frames)
             # Mapped to the kernel's zero page by ksmd, where smaps and pagemap do not show them.
             merged_zeroes = read_ksm_stat(process, proc=proc).zero_pages or 0
             self.pages += merged_zeroes
@@ -204,19 +177,6 @@ class _Tally:
         self.processes.append(
             ProcessPages(process, self.pages - pages, self.zero_pages - zero_pages, complete)
         )
-
-    def _add_range(self, vma: Vma, memory: int, pagemap: int, frames: _Frames) -> None:
-        size = page_size()
-        for start in range(vma.start, vma.end, CHUNK * 64):
-            length = min(vma.end - start, CHUNK * 64) // size
-            entries = array("Q", os.pread(pagemap, length * 8, start // size * 8))
-            wanted = (entry & PRESENT and not entry & FILE_OR_SHARED for entry in entries)
-            for first, count in runs(map(bool, wanted), CHUNK // size):
-                try:
-                    data = os.pread(memory, count * size, start + first * size)
-                except OSError:
-                    continue  # unmapped since
-                self._add_pages(data, entries[first : first + count], frames)
 
     def _add_pages(self, data: bytes, entries: array[int], frames: _Frames) -> None:
         size = page_size()
@@ -233,18 +193,3 @@ class _Tally:
             self.digests[digest[0]].append(int.from_bytes(digest, "big"))
             self.pages += 1
             self.zero_pages += is_zero
-
-
-def _open(process: Process, name: str, files: ExitStack, proc: Path) -> int:
-    try:
-        fd = os.open(proc / str(process.pid) / name, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise ProcessGone(process.pid) from error
-    except OSError as error:
-        raise KernelError(
-            f"the memory of process {process.pid} cannot be read ({error.strerror}): root is needed"
-        ) from error
-    files.callback(os.close, fd)
-    if not is_alive(process, proc=proc):
-        raise ProcessGone(process.pid)
-    return fd

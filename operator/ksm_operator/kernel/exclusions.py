@@ -54,6 +54,8 @@ class SkipReason(StrEnum):
     """Its memory is a guest's."""
     NON_DUMPABLE = "NonDumpable"
     """It forbids others to look at it, and we lack CAP_SYS_PTRACE over its user namespace."""
+    HUGE_PAGES = "HugePages"
+    """It lives in huge pages, which merging would split for too little; see `huge_pages`."""
     ALREADY_MERGEABLE = "AlreadyMergeable"
     """It asked for merging itself, or something else did on its behalf; it is left as it is."""
 

@@ -112,20 +112,31 @@ class Survey:
         return max(0, abs(found.size - self.told_bytes) - found.error)
 
     def amount(self, weights: Iterable[tuple[int, int]]) -> Estimate:
-        """Bytes of so many pages of a weight each, (weight, pages), with the sample's error.
-
-        Every page was sampled by itself with a chance of 1 in `every`, so the variance of the sum
-        is estimated from the pages seen (Horvitz and Thompson, 1952).
-        """
+        """Bytes of so many pages of a weight each, (weight, pages), with the sample's error."""
         total = squares = 0
         for weight, pages in weights:
             total += weight * pages
             squares += weight * weight * pages
-        if self.every == 1:
-            return Estimate(total * self.page_size)
-        deviation = math.sqrt(self.every * (self.every - 1) * squares)
-        error = NORMAL_95 * deviation if total else NONE_SEEN_95 * self.every
-        return Estimate(total * self.every * self.page_size, math.ceil(error * self.page_size))
+        return estimate(total, squares, self.every, self.page_size)
+
+
+def estimate(total: float, squares: float, every: int, page_size: int) -> Estimate:
+    """What there is of something, from a sample of it.
+
+    The variance of the sum is estimated from what was seen (Horvitz and Thompson, 1952).
+
+    Args:
+        total: pages seen, by units that came into the sample each by itself with a chance of 1 in
+            `every`.
+        squares: the sum of the squares of the pages of each unit.
+        every: see `total`.
+        page_size: bytes of a page.
+    """
+    if every == 1:
+        return Estimate(round(total * page_size))
+    deviation = math.sqrt(every * (every - 1) * squares)
+    error = NORMAL_95 * deviation if total else NONE_SEEN_95 * every
+    return Estimate(round(total * every * page_size), math.ceil(error * page_size))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ksm_operator.node.duplicates import add_parser as add_duplicates
 from ksm_operator.node.duplicates import run_duplicates
 from ksm_operator.node.explain import add_parser as add_explain
 from ksm_operator.node.explain import run_explain
+from ksm_operator.node.huge_pages import add_argument as add_huge_pages
 from ksm_operator.node.relieve import add_parser as add_relieve
 from ksm_operator.node.relieve import relieve_cgroups
 from ksm_operator.node.relieve import render as render_relief
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     release = commands.add_parser("release", help="give processes their own pages back")
     for command in (enrol, release):
         add_arguments(command)
+    add_huge_pages(enrol)
     add_explain(commands)
     add_relieve(commands)
     return root
@@ -108,8 +110,11 @@ def _change(options: argparse.Namespace) -> int:
             report = relieve_cgroups(options.cgroup)
             print(render_relief(report, options.output))
             return EXIT_INCOMPLETE if report["exposed"] else EXIT_OK
-        act = enrol_all if options.command == "enrol" else release_together
-        outcomes = act(options.pids, options.cgroup, options.lock.with_name(RECORD))
+        record = options.lock.with_name(RECORD)
+        if options.command == "enrol":
+            outcomes = enrol_all(options.pids, options.cgroup, record, options.huge_pages)
+        else:
+            outcomes = release_together(options.pids, options.cgroup, record)
     finally:
         lock.release()
     _print(outcomes, options.output)

@@ -18,6 +18,7 @@ from ksm_operator.kernel import (
     ProcessGone,
     ReleaseProgress,
     Rooms,
+    SkipReason,
     Tracer,
     carry_out,
     find_process,
@@ -31,6 +32,7 @@ from ksm_operator.kernel import (
 )
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 from ksm_operator.kernel.errors import Unsupported
+from ksm_operator.node.huge_pages import PRESERVE, left_alone
 from ksm_operator.node.record import Record
 from ksm_operator.node.selection import cgroup_directory, open_hierarchy, processes_in
 
@@ -100,13 +102,16 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def enrol_all(pids: Sequence[int], cgroups: Sequence[str], record: Path) -> list[Outcome]:
+def enrol_all(
+    pids: Sequence[int], cgroups: Sequence[str], record: Path, huge_pages: str
+) -> list[Outcome]:
     """Switch merging on in each process.
 
     Args:
         pids: which.
         cgroups: and all in these.
         record: the file that says what was marked.
+        huge_pages: what becomes of those that live in huge pages, see `left_alone`.
 
     Raises:
         Unsupported: this kernel or machine cannot; nothing was touched.
@@ -115,14 +120,19 @@ def enrol_all(pids: Sequence[int], cgroups: Sequence[str], record: Path) -> list
     features, tracer = open_tracer()
     try:
         selected = Selected(pids, cgroups)
-        act = _Enrolling(features, tracer, Record(record))
+        act = _Enrolling(features, tracer, Record(record), split=huge_pages != PRESERVE)
         outcomes = {pid: _gone(pid) for pid in selected.missing}
         for _ in range(LOOKS):
             new = [process for process in selected.now() if process.pid not in outcomes]
             if not new:
                 break
+            spared = left_alone(new, huge_pages)
             for process in new:
-                outcomes[process.pid] = act.enrol(process)
+                if process in spared:
+                    reason = str(SkipReason.HUGE_PAGES)
+                    outcomes[process.pid] = Outcome(process.pid, False, reason, spared[process])
+                else:
+                    outcomes[process.pid] = act.enrol(process)
         return list(outcomes.values())
     finally:
         tracer.close()
@@ -247,10 +257,13 @@ def _gone(pid: int) -> Outcome:
 class _Enrolling:
     """One call of `enrol_all`."""
 
-    def __init__(self, features: KernelFeatures, tracer: Tracer, record: Record) -> None:
+    def __init__(
+        self, features: KernelFeatures, tracer: Tracer, record: Record, *, split: bool
+    ) -> None:
         self._features = features
         self._tracer = tracer
         self._record = record
+        self._split = split
 
     def enrol(self, process: Process) -> Outcome:
         """Try until it is done or refused for good, for a few seconds."""
@@ -269,7 +282,9 @@ class _Enrolling:
                 return _failed(process, error)
 
     def _once(self, process: Process) -> Enrolled | Advised | AlreadyMergeable:
-        prepared = prepare(process, self._features, self._record.get(process))
+        prepared = prepare(
+            process, self._features, self._record.get(process), split_huge_pages=self._split
+        )
         if isinstance(prepared, AlreadyMergeable):
             return prepared
         self._record.put(process, prepared.marks)

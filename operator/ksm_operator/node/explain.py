@@ -32,6 +32,7 @@ from ksm_operator.kernel.scene import look_steps
 from ksm_operator.kernel.steps import run
 from ksm_operator.kernel.threads import running_threads, waiting_threads
 from ksm_operator.node.change import RESERVE_SHARE
+from ksm_operator.node.huge_pages import describe, to_dict, worth_splitting
 from ksm_operator.node.selection import (
     add_arguments,
     cgroup_directory,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ksm_operator.kernel import Estimate, KernelFeatures, Share, Survey
+    from ksm_operator.kernel.huge_pages import Worth
 
 MIB: Final = 1 << 20
 
@@ -63,6 +65,7 @@ WORDS: Final = {
     SkipReason.VIRTUAL_MACHINE: "its memory is a virtual machine's",
     SkipReason.NON_DUMPABLE: "it forbids others to look at it, and CAP_SYS_PTRACE over its user "
     "namespace is lacking",
+    SkipReason.HUGE_PAGES: "it lives in huge pages, which merging would split for too little",
     SkipReason.ALREADY_MERGEABLE: "merging is on already; it is left as it is",
 }
 
@@ -103,12 +106,18 @@ def run_explain(options: argparse.Namespace) -> str:
     scene = run(look_steps(everybody, rooms, every=1 if options.exact else None))
     survey = scene.survey
     wanted = demands(scene.members, scene.pages)
+    worth = worth_splitting(processes)
     found = []
     for process in processes:
         try:
-            found.append(explain_process(process, features, survey, rooms))
+            explained = explain_process(process, features, survey, rooms)
         except ProcessGone:
             continue
+        if process in worth:
+            explained["hugePages"] = to_dict(worth[process])
+            if not worth[process].pays and explained["enrolment"]["wouldEnrol"]:
+                explained["enrolment"] = _spared(worth[process])
+        found.append(explained)
     report = {
         "processes": found,
         "cgroups": [
@@ -159,7 +168,7 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
     if features.unsupported is not None:
         return {**answer, "reason": "Unsupported", "text": features.unsupported}
     try:
-        prepared = prepare(process, features)
+        prepared = prepare(process, features, split_huge_pages=True)
         if isinstance(prepared, AlreadyMergeable):
             text = f"merging is on already, by {prepared.by.lower()}; it is left as it is"
             return {**answer, "reason": str(SkipReason.ALREADY_MERGEABLE), "text": text}
@@ -180,6 +189,13 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
         "text": f"it would be enrolled, by {method.lower()} in thread {best.tid} "
         f"({best.blocked_in})",
     }
+
+
+def _spared(worth: Worth) -> dict[str, Any]:
+    """What is said of one that is left alone for its huge pages."""
+    text = f"{WORDS[SkipReason.HUGE_PAGES]}: {describe(worth)}"
+    answer: dict[str, Any] = {"wouldEnrol": False, "method": None, "thread": None}
+    return {**answer, "reason": str(SkipReason.HUGE_PAGES), "text": text}
 
 
 def explain_cgroup(
@@ -229,6 +245,8 @@ def render(report: dict[str, Any]) -> str:
             f"  Enrolment  {one['enrolment']['text']}",
             f"  Merged     {one['mergedBytes'] / MIB:.1f} MiB; {_payers(one)}",
         ]
+        if "hugePages" in one:
+            lines.append(f"  Huge pages {_huge_pages(one['hugePages'])}")
     for one in report["cgroups"]:
         lines += [
             f"cgroup {one['cgroup']}",
@@ -270,6 +288,10 @@ def _demand(one: dict[str, Any]) -> str:
 def _payers(one: dict[str, Any]) -> str:
     paid, unpaid = _mib(one["paidBytes"]), _mib(one["unpaidBytes"])
     return f"of the pages shared, its cgroup pays for {paid}, others for {unpaid}"
+
+
+def _huge_pages(one: dict[str, Any]) -> str:
+    return f"{one['bytes'] / MIB:.1f} MiB; merging would give {_mib(one['savedBytes'])} back"
 
 
 def _mib(amount: dict[str, int]) -> str:

@@ -1,0 +1,98 @@
+"""Reading what private anonymous memory holds, page by page: all that ksmd could ever merge."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ksm_operator.kernel.errors import KernelError, ProcessGone
+from ksm_operator.kernel.frames import open_pagemap
+from ksm_operator.kernel.procfs import Process, is_alive, page_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from ksm_operator.kernel.smaps import Vma
+
+NEVER_MERGED: Final = frozenset({"sh", "ms", "ht", "io", "pf", "mm", "de", "dp"})
+"""VmFlags that ksmd passes over: shared, huge TLB and device memory (mm/ksm.c)."""
+
+# Documentation/admin-guide/mm/pagemap.rst
+PRESENT: Final = 1 << 63
+FILE_OR_SHARED: Final = 1 << 61
+
+CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Neighbouring pages of a process.
+
+    Attributes:
+        vma: the range that they are of.
+        entries: of /proc/PID/pagemap, one a page.
+        data: what they held when they were read, each page on its own.
+    """
+
+    vma: Vma
+    entries: array[int]
+    data: bytes
+
+
+def read_blocks(process: Process, vmas: Iterable[Vma], proc: Path) -> Iterator[Block]:
+    """The private anonymous pages of these ranges that are present; the process runs on meanwhile.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to read it.
+    """
+    size = page_size()
+    with ExitStack() as files:
+        pagemap = open_pagemap(process, files, proc)
+        memory = _open_memory(process, files, proc)
+        for vma in vmas:
+            if not vma.anonymous_bytes or vma.flags & NEVER_MERGED:
+                continue
+            for start in range(vma.start, vma.end, CHUNK * 64):
+                length = min(vma.end - start, CHUNK * 64) // size
+                entries = array("Q", os.pread(pagemap, length * 8, start // size * 8))
+                wanted = (entry & PRESENT and not entry & FILE_OR_SHARED for entry in entries)
+                for first, count in runs(map(bool, wanted), CHUNK // size):
+                    try:
+                        data = os.pread(memory, count * size, start + first * size)
+                    except OSError:
+                        continue  # unmapped since
+                    yield Block(vma, entries[first : first + len(data) // size], data)
+
+
+def runs(entries: Iterable[bool], longest: int) -> Iterator[tuple[int, int]]:
+    """Start and length of the runs of true entries, cut to a longest length."""
+    start = end = 0
+    for index, wanted in enumerate(entries):
+        if wanted and end - start < longest and index == end:
+            end += 1
+            continue
+        if end > start:
+            yield start, end - start
+        start, end = (index, index + 1) if wanted else (index + 1, index + 1)
+    if end > start:
+        yield start, end - start
+
+
+def _open_memory(process: Process, files: ExitStack, proc: Path) -> int:
+    try:
+        fd = os.open(proc / str(process.pid) / "mem", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessGone(process.pid) from error
+    except OSError as error:
+        raise KernelError(
+            f"the memory of process {process.pid} cannot be read ({error.strerror}): root is needed"
+        ) from error
+    files.callback(os.close, fd)
+    if not is_alive(process, proc=proc):
+        raise ProcessGone(process.pid)
+    return fd

@@ -1,0 +1,175 @@
+"""Processes that live in transparent huge pages, which merging would split."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kernel.conftest import Start, Target, wait_until
+from kernel.test_node_command import ksm_node
+from kernel.test_release import merge, mergeable_ranges, merged
+from ksm_operator.kernel import Process, Tracer, find_process
+from ksm_operator.kernel.huge_pages import judge, lives_in_huge_pages, take_sample, worth_of
+from ksm_operator.kernel.procfs import page_size
+from ksm_operator.kernel.smaps import read_vmas
+
+MIB = 1 << 20
+SIZE = 32
+
+PROGRAM = """
+import mmap, os, sys
+size, every = int(sys.argv[1]) << 20, int(sys.argv[2])
+area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+area.madvise(mmap.MADV_HUGEPAGE)
+for page in range(size >> 12):
+    same = page % every == 0
+    content = page.to_bytes(8, "little") * 512 if same else os.urandom(4096)
+    area[page << 12 : (page + 1) << 12] = content
+"""
+"""So many MiB in huge pages; one page in so many is the same in another of its kind."""
+
+READY = 'print("ready", flush=True)\nsys.stdin.readline()\n'
+
+FORK = """
+here, there = os.pipe()
+if os.fork() == 0:
+    os.close(there)
+    os.read(here, 1)  # until the parent has ended
+    os._exit(0)
+"""
+
+Living = Callable[..., Target]
+
+
+@pytest.fixture
+def living(start: Start) -> Living:
+    """Start one with so many MiB, of which one page in `every` is shared."""
+
+    def begin(every: int, more: str = "") -> Target:
+        code = PROGRAM + more + READY
+        target = start(sys.executable, "-u", "-c", code, str(SIZE), str(every))
+        assert huge(target) >= (SIZE - 4) * MIB, "the kernel gave it no huge pages"
+        return target
+
+    return begin
+
+
+def huge(target: Target) -> int:
+    """Bytes in huge pages."""
+    rollup = Path(f"/proc/{target.pid}/smaps_rollup").read_text()
+    found = re.search(r"^AnonHugePages: +(\d+) kB", rollup, re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def child_of(target: Target) -> Process:
+    """Its only child."""
+    (child,) = Path(f"/proc/{target.pid}/task/{target.pid}/children").read_text().split()
+    return find_process(int(child))
+
+
+@pytest.mark.usefixtures("ksmd")
+def test_two_percent_shared_are_left_alone(
+    living: Living, holder: Callable[..., Target], tracer: Tracer, tmp_path: Path
+) -> None:
+    """They would lose every huge page for next to nothing; and they are told why."""
+    pair = [living(50), living(50)]
+    pids = [str(one.pid) for one in pair]
+    done = ksm_node("-o", "json", "enrol", *pids, lock=tmp_path / "lock")
+    assert done.returncode == 1, done.stderr
+    assert [one["result"] for one in json.loads(done.stdout)] == ["HugePages"] * 2
+    assert "--huge-pages split enrols it all the same" in done.stdout
+    explained = ksm_node("-o", "json", "explain", *pids, lock=tmp_path / "lock")
+    assert explained.returncode == 0, explained.stderr
+    for one in json.loads(explained.stdout)["processes"]:
+        assert one["enrolment"]["reason"] == "HugePages"
+        assert 0.015 < one["hugePages"]["share"] < 0.025
+        assert not one["hugePages"]["pays"]
+    merge(tracer, holder(2), holder(2), mebibytes=2)  # ksmd has had its chance
+    assert not any(mergeable_ranges(one.pid) for one in pair)
+    assert all(huge(one) >= (SIZE - 4) * MIB for one in pair)
+
+
+@pytest.mark.usefixtures("ksmd")
+def test_without_the_look_they_lose_all_huge_pages_for_little(
+    living: Living, tmp_path: Path
+) -> None:
+    """What the look is for."""
+    pair = [living(50), living(50)]
+    pids = [str(one.pid) for one in pair]
+    done = ksm_node("enrol", "--huge-pages", "split", *pids, lock=tmp_path / "lock")
+    assert done.returncode == 0, done.stderr + done.stdout
+    wait_until(lambda: all(huge(one) < 4 * MIB for one in pair), "the huge pages are split")
+    assert all(merged(one) < 2 * MIB for one in pair)
+
+
+@pytest.mark.usefixtures("ksmd")
+def test_half_shared_is_worth_it(living: Living, tmp_path: Path) -> None:
+    """Saving memory is what merging is for; what was foretold is saved."""
+    pair = [living(2), living(2)]
+    worth = worth_of([one.process for one in pair], list)
+    done = ksm_node("enrol", *(str(one.pid) for one in pair), lock=tmp_path / "lock")
+    assert done.returncode == 0, done.stderr + done.stdout
+    for one in pair:
+        assert worth[one.process].pays
+        foretold = worth[one.process].saved.size
+        assert abs(foretold - SIZE * MIB // 2) < MIB
+        wait_until(
+            lambda one=one, foretold=foretold: merged(one) >= 0.95 * foretold,  # type: ignore[misc]
+            "as much is merged as was foretold",
+        )
+
+
+def test_preserve_reads_nothing_and_enrols_nobody_of_them(living: Living, tmp_path: Path) -> None:
+    """For a person who wants huge pages whatever they cost."""
+    one = living(1)
+    arguments = ("enrol", "--huge-pages", "preserve", str(one.pid))
+    done = ksm_node(*arguments, lock=tmp_path / "lock")
+    assert done.returncode == 1
+    assert "of it are in huge pages" in done.stdout
+    assert not mergeable_ranges(one.pid)
+
+
+def test_what_fork_shares_is_saved_already(living: Living) -> None:
+    """A server and its workers hold one copy of it; merging gives nothing more."""
+    parent = living(1, more=FORK)
+    child = child_of(parent)
+    worth = worth_of([parent.process, child], list)
+    assert set(worth) == {parent.process, child}
+    assert all(one.saved.size < MIB for one in worth.values())
+
+
+def test_another_pair_shares_with_what_fork_shares(living: Living) -> None:
+    """It is divided among those who map it, so that a server with workers is not passed over."""
+    parent, other = living(1, more=FORK), living(1)
+    child = child_of(parent)
+    worth = worth_of([parent.process, child, other.process], list)
+    assert all(one.pays for one in worth.values())
+    assert abs(worth[parent.process].saved.size - SIZE * MIB // 2) < 2 * MIB
+
+
+def test_a_sample_tells_the_same_within_its_error(living: Living) -> None:
+    """Large nodes are sampled, and two samples must hold the same contents to meet."""
+    pair = [living(3), living(3)]
+    found = {}
+    for every in (1, 8):
+        samples = [take_sample(one.process, read_vmas(one.process), every) for one in pair]
+        candidates = {one.process: huge(one) for one in pair}
+        found[every] = judge(samples, candidates, page_size())[pair[0].process]
+    assert found[1].saved.error == 0
+    assert abs(found[8].saved.size - found[1].saved.size) <= 2 * found[8].saved.error
+    assert found[8].pays
+
+
+def test_who_does_not_live_in_huge_pages_is_not_read(start: Start) -> None:
+    """Reading memory costs CPU, and most processes need not be read."""
+    target = start("sh", "-c", "echo ready; read line")
+    assert not lives_in_huge_pages(read_vmas(target.process))
+
+    def nobody() -> list[object]:
+        raise AssertionError("others were asked for")
+
+    assert worth_of([target.process], nobody) == {}  # type: ignore[arg-type]
