@@ -3,6 +3,8 @@
 import contextlib
 import platform
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -387,3 +389,36 @@ def test_a_call_that_does_not_end_is_called_off(start: Start, tracer: Tracer) ->
     assert tracer.call(target.process, [get_merge()]).results == (0,)
     target.tell("go on")
     assert target.line() == "go on"
+
+
+def test_without_a_timer_it_says_so(start: Start, tmp_path: Path) -> None:
+    """Every wait for a target has a deadline, or the target is not touched; and why is told."""
+    target = start("sh", "-c", "echo ready; read line")
+    program = tmp_path / "visitor.py"
+    program.write_text(
+        "import resource, sys\n"
+        "from ksm_operator.kernel import KernelError, Tracer, find_process\n"
+        "from ksm_operator.kernel.enrol import set_merge\n"
+        "tracer, target = Tracer(), find_process(int(sys.argv[1]))\n"
+        "limits = resource.getrlimit(resource.RLIMIT_SIGPENDING)\n"
+        "resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, limits[1]))\n"
+        "for again in range(2):\n"
+        "    try:\n"
+        "        tracer.call(target, [set_merge(on=True)])\n"
+        "    except KernelError as error:\n"
+        "        print(error)\n"
+        "resource.setrlimit(resource.RLIMIT_SIGPENDING, limits)\n"
+        "print(tracer.call(target, [set_merge(on=False)]).results)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(program), str(target.pid)],
+        env={"PYTHONPATH": str(Path(__file__).parents[2] / "operator")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    first, second, results = done.stdout.splitlines()
+    assert first == second
+    assert "raise RLIMIT_SIGPENDING" in first
+    assert results == "(0,)"

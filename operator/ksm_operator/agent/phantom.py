@@ -56,6 +56,7 @@ class PhantomCharge:
         self._hierarchy = hierarchy
         self._last: Look | None = None
         self._thread: threading.Thread | None = None
+        self._told = ""
 
     def read(self, processes: Iterable[Process], *, anything_merged: bool) -> int | None:
         """Bytes as of the last look, which may be about to be made anew; None before the first.
@@ -88,6 +89,8 @@ class PhantomCharge:
                 homes[process] = inodes_above(self._hierarchy, directory)
             size = phantom_of(survey, homes).size
         except (KernelError, OSError, ValueError) as error:
-            log.warning("phantom charge not measured", extra={"error": str(error)})
+            if self._told != str(error):  # a kernel that cannot tell never can
+                self._told = str(error)
+                log.warning("phantom charge not measured", extra={"error": self._told})
         finally:  # whatever happened, the next look has to wait
             self._last = Look(size, time.monotonic(), time.thread_time() - began)

@@ -14,6 +14,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.kernel.errors import KernelError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,6 +28,16 @@ CLOCK_MONOTONIC: Final = 1
 SIGEV_THREAD_ID: Final = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NoTimer(KernelError):  # noqa: N818 - names what happened, as in errors.py
+    """A tracing thread got no timer of the kernel; nothing was touched."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"no timer for a tracing thread ({os.strerror(number)}): too many signals are pending "
+            "for this user; raise RLIMIT_SIGPENDING"
+        )
 
 
 class _SignalEvent(ctypes.Structure):
@@ -53,7 +65,7 @@ class Alarm:
         """Set it up; it does not run yet.
 
         Raises:
-            OSError: the kernel has no timer left for this user (RLIMIT_SIGPENDING).
+            NoTimer: the kernel has none left for this user.
         """
         # The signal has to have a handler to interrupt anything, which has nothing to do: any
         # function of C that may be called at any moment serves, and Python's would run elsewhere.
@@ -63,7 +75,9 @@ class Alarm:
             signal=SIGNAL, notify=SIGEV_THREAD_ID, thread=threading.get_native_id()
         )
         self._timer = ctypes.c_void_p()
-        _check(_libc.timer_create(CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)))
+        arguments = CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)
+        if _libc.timer_create(*arguments) != 0:
+            raise NoTimer(ctypes.get_errno())
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

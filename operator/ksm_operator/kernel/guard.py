@@ -28,7 +28,7 @@ from ksm_operator.kernel.scene import Scene, look_steps
 from ksm_operator.kernel.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ksm_operator.kernel.headroom import Rooms
@@ -128,7 +128,7 @@ class _Choice:
     """Which ranges of one process are to be given back.
 
     Attributes:
-        broken: frames of the pages that were meant and given back.
+        broken: frames of the pages that were meant and have been given back.
     """
 
     def __init__(
@@ -145,22 +145,13 @@ class _Choice:
         self._is_meant = is_meant
         self._share = share
         self._most_bytes = most_bytes
-        self._asked: tuple[Chunk, set[int], int] = (Chunk(0, 0, 0), set(), 0)
 
-    def is_wanted(self, chunk: Chunk, payers: ChunkPayers) -> bool:
-        """Asked before a range is given back."""
+    def meant(self, merged: Sequence[tuple[int, int]]) -> set[int]:
+        """The frames for which a range with these merged pages is to be given back; none if not."""
         if self._most_bytes is not None and len(self.broken) * page_size() >= self._most_bytes:
-            return False
-        merged = payers.merged(chunk.start, chunk.length)
-        meant = {frame for frame, payer in merged if self._is_meant(frame, payer)}
-        self._asked = chunk, meant, len(merged)
-        return bool(meant) and len(meant) >= self._share * len(merged)
-
-    def took(self) -> tuple[Range, int]:
-        """The range asked about last was given back: which it was, and its merged pages."""
-        chunk, meant, pages = self._asked
-        self.broken |= meant
-        return _range(chunk), pages
+            return set()
+        found = {frame for frame, payer in merged if self._is_meant(frame, payer)}
+        return found if len(found) >= self._share * len(merged) else set()
 
 
 def _range(chunk: Chunk) -> Range:
@@ -199,17 +190,24 @@ class _Act:
             if one.name == b"[stack]"
         ]
         payers = ChunkPayers(process, proc=self._proc)
+        pages: list[tuple[int, int]] = []
+        meant: set[int] = set()
+
+        def wanted(chunk: Chunk) -> bool:
+            nonlocal pages, meant
+            pages = payers.merged(chunk.start, chunk.length)
+            meant = choice.meant(pages)
+            return bool(meant) and not common([_range(chunk)], stacks)
+
         steps = give_back_steps(
-            process,
-            self._tracer,
-            turn.room,
-            lambda chunk: choice.is_wanted(chunk, payers) and not common([_range(chunk)], stacks),
-            chunk_bytes=CHUNK_BYTES,
-            proc=self._proc,
+            process, self._tracer, turn.room, wanted, chunk_bytes=CHUNK_BYTES, proc=self._proc
         )
         with contextlib.closing(payers):
-            for _ in steps:
-                given_back, pages = choice.took()
-                self.ranges.setdefault(process, []).append(given_back)
-                self.given_back[process] += pages * page_size()
+            for chunk in steps:
+                if chunk is None:
+                    yield 0.0
+                    continue
+                choice.broken |= meant
+                self.ranges.setdefault(process, []).append(_range(chunk))
+                self.given_back[process] += len(pages) * page_size()
                 yield turn.pause()

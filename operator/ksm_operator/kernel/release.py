@@ -201,18 +201,22 @@ class _Release:
             return (vma for vma in parts_of(vmas, self.ours) if keeps or not vma.has_high_flags)
         return (vma for vma in vmas if needs_step(vma, unlocated_bytes, keeps_flags=keeps))
 
-    def give_back(self) -> Generator[None, None, bool]:
-        """All ranges, step by step; False when the next step does not fit."""
+    def give_back(self) -> Generator[Chunk | None, None, bool]:
+        """All ranges, step by step; False when the next step does not fit.
+
+        Yields what was given back, or None when a step was not wanted.
+        """
         unlocated_bytes = read_unlocated_bytes(self.process, proc=self.proc)
         for piece in self.pieces(self.vmas(), unlocated_bytes):
             pending = chunks(piece, self.chunk_bytes, unlocated_bytes)[::-1]
             while pending:
                 chunk = pending.pop()
                 if not self.wanted(chunk):
+                    yield None
                     continue
                 if self.fits(chunk.worst_bytes):
                     self.unmerge(chunk)
-                    yield
+                    yield chunk
                     continue
                 halves = halved(chunk)
                 if halves is None:
@@ -293,7 +297,7 @@ def release_steps(
     chunk_bytes: int = CHUNK_BYTES,
     keeps_flags: bool = False,
     proc: Path = PROC,
-) -> Generator[None, None, ReleaseProgress]:
+) -> Generator[Chunk | None, None, ReleaseProgress]:
     """The same as `release`, step by step: its caller may do other things in between, or end it."""
     act = _Release(
         process,
@@ -325,7 +329,7 @@ def give_back_steps(
     keeps_flags: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
     proc: Path = PROC,
-) -> Generator[None, None, None]:
+) -> Generator[Chunk | None, None, None]:
     """Give a process its own pages back in the ranges that are wanted, step by step.
 
     Those stay unmergeable; merging stays on for all others, and for memory that is mapped later.
@@ -335,11 +339,14 @@ def give_back_steps(
         process: who.
         tracer: makes the process run the calls.
         headroom: see `release`.
-        wanted: asked of each range before it is given back; the next step follows only when it was.
+        wanted: asked of each range before it is given back.
         marks: see `release`.
         keeps_flags: see `release`.
         chunk_bytes: merged memory given back in one step.
         proc: the proc file system.
+
+    Yields:
+        What was given back, or None for a range that was not wanted.
 
     Raises:
         ProcessGone, RemoteCallFailed: see `release`.
@@ -358,7 +365,7 @@ def give_back_steps(
         yield from act.give_back()
 
 
-def _by_ranges(act: _Release) -> Generator[None, None, str | None]:
+def _by_ranges(act: _Release) -> Generator[Chunk | None, None, str | None]:
     """Returns why it is not done; None when it is."""
     for _ in range(ROUNDS):
         left = list(parts_of(act.vmas(), act.ours))
@@ -371,14 +378,14 @@ def _by_ranges(act: _Release) -> Generator[None, None, str | None]:
     return "StillMergeable"
 
 
-def _as_a_whole(act: _Release) -> Generator[None, None, str | None]:
+def _as_a_whole(act: _Release) -> Generator[Chunk | None, None, str | None]:
     """Returns why it is not done; None when it is."""
     # Off already: what is still marked was marked by the program itself.
     if merges_everything(act.process, proc=act.proc):
         for _ in range(ROUNDS):
             if not (yield from act.give_back()) or not act.switch_off():
                 return "NoHeadroom"
-            yield
+            yield None
             if _is_off(act):
                 break
         else:

@@ -155,7 +155,7 @@ class _Act:
         inodes = inodes_above(self._rooms.hierarchy, turn.directory())
         payers = ChunkPayers(process, proc=self._proc)
         try:
-            for _ in give_back_steps(
+            for given_back in give_back_steps(
                 process,
                 self._tracer,
                 turn.room,
@@ -164,7 +164,7 @@ class _Act:
                 keeps_flags=self._keeps_flags,
                 proc=self._proc,
             ):
-                yield turn.pause()
+                yield turn.pause() if given_back else 0.0
         finally:
             payers.close()
         self._freed[process] += max(0, before - read_merged_bytes(process, proc=self._proc))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.procfs import (
@@ -99,11 +100,17 @@ def parse_vmas(text: str) -> list[Vma]:
         name, _, value = line.partition(":")
         number = parse_count(value.removesuffix(" kB"))
         if name == "VmFlags":
-            flags = frozenset(value.split())
+            flags = _flags(value)
         elif number is not None:
             numbers[name] = number if name == "ProtectionKey" else number * 1024
     finish()
     return found
+
+
+@lru_cache(maxsize=256)
+def _flags(names: str) -> frozenset[str]:
+    # A process has thousands of ranges and a handful of combinations of flags.
+    return frozenset(names.split())
 
 
 def _header(line: str) -> tuple[int, int, str] | None:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ksm_operator.kernel import ptrace
-from ksm_operator.kernel.alarm import Alarm
+from ksm_operator.kernel.alarm import Alarm, NoTimer
 from ksm_operator.kernel.attached import RUNNABLE_SECONDS, StillAttached, ThreadUnsuitable
 from ksm_operator.kernel.blocking import Suitability
 from ksm_operator.kernel.errors import KernelError, Postponed
@@ -141,6 +141,9 @@ class Tracer:
                 if worker is not None:
                     worker.join(ATTACH_SECONDS)
                 raise Postponed(process.pid, error.reason, str(error)) from error
+            except NoTimer:
+                self._retire()  # its thread has ended; the next call tries anew
+                raise
             except KernelError:
                 raise
             except Exception:
@@ -185,7 +188,13 @@ class Tracer:
             )
 
     def _run(self, jobs: queue.SimpleQueue[_Job | None]) -> None:
-        with contextlib.closing(Alarm()) as alarm:
+        try:
+            alarm = Alarm()
+        except NoTimer as error:
+            if (job := jobs.get()) is not None:
+                job.finish(error)
+            return
+        with contextlib.closing(alarm):
             while (job := jobs.get()) is not None:
                 try:
                     job.finish(self._serve(job, alarm))
