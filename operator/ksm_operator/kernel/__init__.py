@@ -17,9 +17,10 @@ module                 what it answers
 =====================  =============================================================================
 :mod:`.errors`         `KernelError` and its kinds
 :mod:`.procfs`         `Process(pid, start_time)`, `find_process(pid)`, `is_alive(process)`,
-                       `read_stat/read_status/read_ksm_stat/read_cgroup(pid)`, `read_meminfo()`,
-                       `find_ksmd() -> pid | None`, `ksmd_cpu_ns(pid) -> int`, `page_size()`,
-                       `boot_id()`
+                       `read_stat/read_status/read_cgroup(pid)`, `read_meminfo()`,
+                       `page_size()`, `boot_id()`
+:mod:`.ksm_stat`       `read_ksm_stat(process) -> KsmStat`, `find_ksmd() -> pid | None`,
+                       `ksmd_cpu_ns(pid) -> int`
 :mod:`.smaps`          `read_vmas(process) -> list[Vma]`: ranges, flags, merged bytes;
                        `read_merged_bytes(process) -> int`: what a release would cost
 :mod:`.mergeable`      `mergeable_processes() -> Iterator[Mergeable]`: who asked for merging;
@@ -103,6 +104,7 @@ from ksm_operator.kernel.headroom import (
     tightest,
 )
 from ksm_operator.kernel.helper import Helper
+from ksm_operator.kernel.ksm_stat import KsmStat, find_ksmd, ksmd_cpu_ns, read_ksm_stat
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.marks import Marks, read_program, settle
 from ksm_operator.kernel.mergeable import (
@@ -115,16 +117,12 @@ from ksm_operator.kernel.mergeable import (
 from ksm_operator.kernel.payers import cgroup_inodes, cgroup_names, inodes_above, survey_payers
 from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
-    KsmStat,
     Process,
     boot_id,
-    find_ksmd,
     find_process,
     is_alive,
-    ksmd_cpu_ns,
     page_size,
     read_cgroup,
-    read_ksm_stat,
     read_meminfo,
     read_stat,
     read_status,

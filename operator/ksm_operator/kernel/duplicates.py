@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.kernel.contents import read_blocks
 from ksm_operator.kernel.errors import KernelError, ProcessGone
 from ksm_operator.kernel.frames import FRAME, KPF_ZERO_PAGE, PageFlags
-from ksm_operator.kernel.procfs import PROC, Process, is_alive, page_size, read_ksm_stat
+from ksm_operator.kernel.ksm_stat import read_ksm_stat
+from ksm_operator.kernel.procfs import PROC, Process, is_alive, page_size
 from ksm_operator.kernel.smaps import read_vmas
 
 if TYPE_CHECKING:

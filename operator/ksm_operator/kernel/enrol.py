@@ -15,10 +15,11 @@ from ksm_operator.kernel.errors import (
     Unsupported,
 )
 from ksm_operator.kernel.exclusions import SkipReason, never, range_reason, why_not
+from ksm_operator.kernel.ksm_stat import read_ksm_stat
 from ksm_operator.kernel.madvise import choose, mark
 from ksm_operator.kernel.marks import Marks, own_ranges, read_program
 from ksm_operator.kernel.mergeable import marks_everything, merges_everything
-from ksm_operator.kernel.procfs import PROC, Process, check_alive, read_ksm_stat
+from ksm_operator.kernel.procfs import PROC, Process, check_alive
 from ksm_operator.kernel.ranges import without
 from ksm_operator.kernel.remote import Syscall
 from ksm_operator.kernel.smaps import read_vmas
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ksm_operator.kernel.helper_messages import Request
+    from ksm_operator.kernel.ksm_stat import KsmStat
     from ksm_operator.kernel.probe import KernelFeatures, Method
-    from ksm_operator.kernel.procfs import KsmStat
     from ksm_operator.kernel.remote import Visit
     from ksm_operator.kernel.smaps import Vma
     from ksm_operator.kernel.tracer import RemoteCalls

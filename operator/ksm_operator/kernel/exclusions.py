@@ -7,13 +7,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.errors import KernelError, ProcessGone
+from ksm_operator.kernel.ksm_stat import read_ksm_stat
 from ksm_operator.kernel.procfs import (
     PROC,
     REALTIME_POLICIES,
     Process,
     check_alive,
     parse_count,
-    read_ksm_stat,
     read_stat,
     read_status,
     threads,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.errors import KernelError
-from ksm_operator.kernel.procfs import PROC, KsmStat, Process, find_process, pids, read_ksm_stat
+from ksm_operator.kernel.ksm_stat import KsmStat, read_ksm_stat
+from ksm_operator.kernel.procfs import PROC, Process, find_process, pids
 from ksm_operator.kernel.smaps import read_vmas
 
 if TYPE_CHECKING:

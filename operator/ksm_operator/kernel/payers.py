@@ -29,7 +29,8 @@ from ksm_operator.kernel.frames import (
     sample,
 )
 from ksm_operator.kernel.headroom import path_up
-from ksm_operator.kernel.procfs import PROC, Process, page_size, read_ksm_stat
+from ksm_operator.kernel.ksm_stat import read_ksm_stat
+from ksm_operator.kernel.procfs import PROC, Process, page_size
 from ksm_operator.kernel.shares import Cost, Survey, group_pages
 from ksm_operator.kernel.smaps import read_vmas
 from ksm_operator.kernel.steps import run

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ksm_operator.kernel import fanotify
 from ksm_operator.kernel.cgroupfs import find_memory_hierarchy
 from ksm_operator.kernel.errors import KernelError, Unsupported
-from ksm_operator.kernel.procfs import PROC, find_process, read_ksm_stat
+from ksm_operator.kernel.ksm_stat import read_ksm_stat
+from ksm_operator.kernel.procfs import PROC, find_process
 from ksm_operator.kernel.sysfs import KSM_ROOT, KsmSysfs
 from ksm_operator.kernel.tracer import Tracer, may_suspend_seccomp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ksm_operator.kernel.procfs import KsmStat
+    from ksm_operator.kernel.ksm_stat import KsmStat
 
 CHILD: Final = Path(__file__).with_name("probe_child.py")
 CHILD_SECONDS: Final = 60.0

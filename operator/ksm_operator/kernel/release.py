@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.kernel.enrol import check_answer, set_merge
 from ksm_operator.kernel.errors import Postponed
 from ksm_operator.kernel.headroom import within
+from ksm_operator.kernel.ksm_stat import read_ksm_stat
 from ksm_operator.kernel.madvise import restore_own
 from ksm_operator.kernel.marks import own_ranges, read_program
 from ksm_operator.kernel.mergeable import is_code, marks_everything, merges_everything
-from ksm_operator.kernel.procfs import PROC, Process, read_ksm_stat
+from ksm_operator.kernel.procfs import PROC, Process
 from ksm_operator.kernel.ranges import Range, common, without
 from ksm_operator.kernel.remote import Syscall
 from ksm_operator.kernel.smaps import (

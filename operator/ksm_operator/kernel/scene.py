@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.errors import KernelError
 from ksm_operator.kernel.headroom import NODE, Level, path_up
+from ksm_operator.kernel.ksm_stat import read_ksm_stat
 from ksm_operator.kernel.payers import cgroup_names, survey_steps
-from ksm_operator.kernel.procfs import PROC, Process, page_size, read_ksm_stat
+from ksm_operator.kernel.procfs import PROC, Process, page_size
 from ksm_operator.kernel.release_plan import Member, Pages
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from ksm_operator.kernel.ksm_stat import read_ksm_stat
 from ksm_operator.kernel.procfs import (
     PROC,
     Process,
     page_size,
     parse_count,
     parse_fields,
-    read_ksm_stat,
     read_memory_file,
 )
 

@@ -21,21 +21,19 @@ from ksm_operator.kernel.errors import KernelError, ProcessGone
 from ksm_operator.kernel.exclusions import effective_user, status_reason
 from ksm_operator.kernel.headroom import cgroup_levels, parse_memory_stat, read_events
 from ksm_operator.kernel.helper_messages import decode_answer, decode_greeting, decode_requests
+from ksm_operator.kernel.ksm_stat import ksmd_cpu_ns, parse_ksm_stat, read_ksm_stat
 from ksm_operator.kernel.maps import parse_maps
 from ksm_operator.kernel.marks import Marks
 from ksm_operator.kernel.procfs import (
     Process,
     Stat,
     find_process,
-    ksmd_cpu_ns,
     parse_cgroup,
     parse_count,
     parse_fields,
-    parse_ksm_stat,
     parse_meminfo,
     parse_stat,
     read_cgroup,
-    read_ksm_stat,
     read_meminfo,
     read_status,
 )

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ksm_operator.kernel import KsmStat, Process, ProcessGone, find_ksmd, find_process
+from ksm_operator.kernel import KsmStat, Process, ProcessGone, find_process
 from ksm_operator.kernel.mergeable import is_mergeable, mergeable_processes
 from ksm_operator.kernel.procfs import (
     check_alive,
     is_alive,
-    ksmd_cpu_ns,
     parse_cgroup,
-    parse_ksm_stat,
     parse_meminfo,
     parse_stat,
 )
@@ -62,15 +60,6 @@ def test_a_program_is_told_by_its_stack(code: str, found: int) -> None:
     assert parse_stat(line).start_stack == found
 
 
-def test_both_forms_of_ksm_stat() -> None:
-    """Up to 6.13 four lines without colons, then two more with them."""
-    old = "ksm_rmap_items 3\nksm_zero_pages 1\nksm_merging_pages 2\nksm_process_profit -5\n"
-    assert parse_ksm_stat(old) == KsmStat(3, 2, 1, -5)
-    new = old + "ksm_merge_any: yes\nksm_mergeable: no\n"
-    assert parse_ksm_stat(new) == KsmStat(3, 2, 1, -5, True, False)
-    assert parse_ksm_stat("") == KsmStat()
-
-
 def test_who_is_mergeable() -> None:
     """The flag where the kernel has it, the traces of ksmd's work where not."""
     assert is_mergeable(KsmStat(merge_any=True, mergeable=False))
@@ -114,15 +103,6 @@ def test_zombie_is_gone_unless_a_thread_lives(tmp_path: Path) -> None:
     (directory / "task" / "12").mkdir()
     (directory / "task" / "12" / "stat").write_text(stat_line(pid=12))
     assert is_alive(Process(9, 5), proc=tmp_path)
-
-
-def test_ksmd_is_a_kernel_thread(tmp_path: Path) -> None:
-    """A program may call itself ksmd; the kernel's flag cannot be had by a name."""
-    process(tmp_path, 9, stat_line(comm="ksmd"))
-    assert find_ksmd(proc=tmp_path) is None
-    process(tmp_path, 37, stat_line(pid=37, comm="ksmd", flags=0x200040), schedstat="123 4 5\n")
-    assert find_ksmd(proc=tmp_path) == 37
-    assert ksmd_cpu_ns(37, proc=tmp_path) == 123
 
 
 def test_scan_passes_over_what_it_cannot_read(tmp_path: Path) -> None:
