@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.figures import Row, table
 from benchmarks.programs import built
-from ksm_operator.kernel import Enrolled, Helper, enrol_many, find_process
+from ksm_operator.kernel import (
+    Enrolled,
+    Helper,
+    Intent,
+    carry_out_many,
+    find_process,
+    prepare,
+    probe,
+)
 from support import kernel, machine
 
 if TYPE_CHECKING:
@@ -61,10 +69,13 @@ def main() -> None:
     ):
         # The scan of thousands of processes is not what is measured.
         kernel.write_setting("run", 0)
+        features = probe()
         for first in range(0, PROCESSES, AT_ONCE):
             some = targets[first : first + AT_ONCE]
             begun = time.perf_counter()
-            outcomes = enrol_many(some, helper)
+            prepared = [prepare(one, features) for one in some]
+            intents = [one for one in prepared if isinstance(one, Intent)]
+            outcomes = carry_out_many(intents, helper)
             each.append((time.perf_counter() - begun) / len(some) * 1e6)
             visits = [one.visit for one in outcomes if isinstance(one, Enrolled)]
             if len(visits) < len(some):

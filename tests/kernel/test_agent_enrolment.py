@@ -58,6 +58,8 @@ WAIT = "import sys; print('ready', flush=True); sys.stdin.readline()"
 class EndsAfterTheCall:
     """Makes the calls, and then the process forks a child and ends before anybody looks."""
 
+    call_many = Tracer.call_many
+
     def __init__(self, tracer: Tracer, target: Target) -> None:
         self.tracer = tracer
         self.target = target
@@ -77,6 +79,8 @@ class Killed(BaseException):
 
 class KilledAt:
     """Makes calls until the agent is killed, before or after the one of that number."""
+
+    call_many = Tracer.call_many
 
     def __init__(self, tracer: Tracer, number: int, *, is_made: bool) -> None:
         self.tracer = tracer

@@ -15,18 +15,19 @@ from ksm_operator.kernel import (
     AlreadyMergeable,
     Enrolled,
     Helper,
+    Intent,
     KernelError,
+    Marks,
     Postponed,
     Process,
     ProcessGone,
-    Refused,
-    SkipReason,
     Syscall,
     Visit,
+    carry_out_many,
     enrol,
-    enrol_many,
     is_alive,
     merges_everything,
+    prepare,
     probe,
     release,
 )
@@ -103,20 +104,24 @@ def test_many_requests_in_one_go(start: Start, helper: Helper) -> None:
 
 def test_many_are_enrolled_in_one_go(start: Start, helper: Helper) -> None:
     """Each is judged and verified as if it were alone."""
-    if probe().method != "Prctl":
+    features = probe()
+    if features.method != "Prctl":
         pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
-    targets = [start(code=WAIT) for _ in range(4)]
-    locked = start(code="import ctypes; ctypes.CDLL(None).mlockall(1); " + WAIT)
-    enrol(targets[0].process, helper)
-    gone = Process(targets[1].pid, 1)
-    processes = [gone, locked.process, *(target.process for target in targets)]
-    first, second, third, *others = enrol_many(processes, helper)
+    targets = [start(code=WAIT) for _ in range(5)]
+    intents = [prepare(target.process, features) for target in targets]
+    assert all(isinstance(one, Intent) for one in intents)
+    prepared = [one for one in intents if isinstance(one, Intent)]
+    # What may happen between the look and the deed: it ends, it execs, it is enrolled otherwise.
+    gone = Intent(Process(targets[0].pid, 1), prepared[0].marks)
+    another = Intent(targets[1].process, Marks("Prctl", prepared[1].marks.program + 4096))
+    enrol(targets[2].process, helper)
+    first, second, third, *others = carry_out_many([gone, another, *prepared[2:]], helper)
     assert isinstance(first, ProcessGone)
-    assert isinstance(second, Refused)
-    assert second.reason == SkipReason.LOCKED_MEMORY
-    assert third == AlreadyMergeable(targets[0].process, "Prctl")
-    assert [type(one) for one in others] == [Enrolled] * 3
-    assert all(merges_everything(target.process) for target in targets)
+    assert isinstance(second, Postponed)
+    assert second.reason == "Exec"
+    assert third == AlreadyMergeable(targets[2].process, "Prctl")
+    assert [type(one) for one in others] == [Enrolled] * 2
+    assert [merges_everything(target.process) for target in targets] == [False] * 2 + [True] * 3
     assert all(ends_well(target) for target in targets)
 
 

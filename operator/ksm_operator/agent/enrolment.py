@@ -16,6 +16,7 @@ from ksm_operator.agent.state import Container
 from ksm_operator.kernel import (
     Advised,
     AlreadyMergeable,
+    Enrolled,
     Intent,
     KernelError,
     Postponed,
@@ -23,7 +24,7 @@ from ksm_operator.kernel import (
     ProcessGone,
     Refused,
     SkipReason,
-    carry_out,
+    carry_out_many,
     is_alive,
     merges_everything,
     needs_repair,
@@ -38,7 +39,7 @@ from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 from ksm_operator.kernel.exclusions import status_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 TURN_SECONDS: Final = 2.0
 """Work on one container, after which the others have their turn: a thread that gets no processor
 may keep us waiting for seconds, and a container may have hundreds of them."""
+AT_ONCE: Final = 8
+"""Processes handed to the helper together; between two such lots the turn may end."""
 LATER: Final = "Later"
 
 
@@ -189,17 +192,24 @@ class Enrolment:
         return bool(seen.postponed)
 
     def _carry_out_all(
-        self, intents: Iterable[Intent], container: Container, seen: Seen, *, fresh: bool
+        self, intents: Sequence[Intent], container: Container, seen: Seen, *, fresh: bool
     ) -> list[Intent]:
         """Do what was prepared, as far as one turn goes: the loop must not stand still for it."""
         ends = time.monotonic() + TURN_SECONDS
         done = []
-        for intent in intents:
-            if time.monotonic() > ends:
-                keep_what_holds(intent.process, container)
-                seen.postponed[intent.process] = LATER
-            elif self._carry_out(intent, container, seen, fresh=fresh):
-                done.append(intent)
+        for first in range(0, len(intents), AT_ONCE):
+            some, started = intents[first : first + AT_ONCE], time.monotonic()
+            if started > ends:
+                for intent in some:
+                    keep_what_holds(intent.process, container)
+                    seen.postponed[intent.process] = LATER
+                continue
+            results = carry_out_many(some, self._host.tracer)
+            seconds = (time.monotonic() - started) / len(some)
+            for intent, result in zip(some, results, strict=True):
+                if self._is_enrolled(intent.process, result, container, seen, fresh=fresh):
+                    self._metrics.enrol_seconds.observe(seconds)
+                    done.append(intent)
         return done
 
     def _prepare(
@@ -249,24 +259,29 @@ class Enrolment:
         container.own.add(process)
         log.info("process was mergeable before", extra={"pid": process.pid})
 
-    def _carry_out(self, intent: Intent, container: Container, seen: Seen, *, fresh: bool) -> bool:
-        process, started = intent.process, time.monotonic()
-        try:
-            result = carry_out(intent, self._host.tracer)
-        except KernelError as error:
+    def _is_enrolled(
+        self,
+        process: Process,
+        result: Enrolled | Advised | AlreadyMergeable | KernelError,
+        container: Container,
+        seen: Seen,
+        *,
+        fresh: bool,
+    ) -> bool:
+        """Put on record what became of it; tells whether it merges because of us."""
+        if isinstance(result, KernelError):
             seen.looks.pop(process, None)
             # The call may have been made before something came between.
             if keep_what_holds(process, container):
                 return True
-            if not isinstance(error, ProcessGone):
-                self._put_off(process, error, seen)
+            if not isinstance(result, ProcessGone):
+                self._put_off(process, result, seen)
             return False
         if isinstance(result, AlreadyMergeable):
             self._found_merging(process, container, fresh=fresh)
             return False
         if isinstance(result, Advised):
             container.put(process, result.marks)
-        self._metrics.enrol_seconds.observe(time.monotonic() - started)
         return True
 
     def _verify(self, container: Container, seen: Seen) -> list[Process]:

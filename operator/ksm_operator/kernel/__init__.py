@@ -44,7 +44,7 @@ module                 what it answers
                        would give; by the content of pages, which :mod:`.contents` reads
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`; or in two steps,
                        for a record between them: `prepare(process, features) -> Intent`,
-                       `carry_out(intent, tracer)`
+                       `carry_out(intent, tracer)`, `carry_out_many(intents, helper)`
 :mod:`.marks`          `Marks`: that record; `settle(process, marks)` where the deed was broken off
 :mod:`.ranges`         `Range`, `joined`, `common`, `without`
 :mod:`.madvise`        merging by ranges: `choose`, `mark`, `restore_own`
@@ -75,8 +75,8 @@ from ksm_operator.kernel.enrol import (
     Enrolled,
     Intent,
     carry_out,
+    carry_out_many,
     enrol,
-    enrol_many,
     needs_repair,
     prepare,
     repair_after_exec,
@@ -195,10 +195,10 @@ __all__ = [
     "Vma",
     "boot_id",
     "carry_out",
+    "carry_out_many",
     "cgroup_inodes",
     "cgroup_names",
     "enrol",
-    "enrol_many",
     "find_ksmd",
     "find_memory_hierarchy",
     "find_process",

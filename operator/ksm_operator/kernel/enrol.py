@@ -23,6 +23,7 @@ from ksm_operator.kernel.procfs import PROC, Process, check_alive
 from ksm_operator.kernel.ranges import without
 from ksm_operator.kernel.remote import Syscall
 from ksm_operator.kernel.smaps import read_vmas
+from ksm_operator.kernel.tracer import RemoteCalls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.probe import KernelFeatures, Method
     from ksm_operator.kernel.remote import Visit
     from ksm_operator.kernel.smaps import Vma
-    from ksm_operator.kernel.tracer import RemoteCalls
 
 PR_SET_MEMORY_MERGE: Final = 67
 
@@ -47,7 +47,7 @@ LARGE_RESERVATION_BYTES: Final = 64 << 30
 """Address space that ksmd, where it looks at each address, walks through in about a second."""
 
 
-class ManyRemoteCalls(Protocol):
+class ManyRemoteCalls(RemoteCalls, Protocol):
     """Whatever can make many processes run system calls with few messages; see `Helper`."""
 
     def call_many(self, requests: Sequence[Request]) -> list[Visit | KernelError]:
@@ -188,21 +188,72 @@ def carry_out(
         As `enrol`.
     """
     process, marks = intent.process, intent.marks
+    already = _check_intent(intent, proc)
+    if already is not None:
+        return already
+    if marks.method == "Prctl":
+        return _conclude(process, tracer.call(process, [set_merge(on=True)]), proc)
+    mark(process, tracer, marks.intended)
     _check_program(intent, proc)
-    if marks.method == "Madvise":
-        mark(process, tracer, marks.intended)
-        _check_program(intent, proc)
-        return Advised(process, marks.marked(read_vmas(process, proc=proc)))
+    return Advised(process, marks.marked(read_vmas(process, proc=proc)))
+
+
+def carry_out_many(
+    intents: Sequence[Intent], tracer: ManyRemoteCalls, *, proc: Path = PROC
+) -> list[Enrolled | Advised | AlreadyMergeable | KernelError]:
+    """As `carry_out` for each of them, with as few messages to the helper as possible.
+
+    Returns:
+        One result each, in the same order; what `carry_out` would raise stands in its place.
+    """
+    results: dict[Process, Enrolled | Advised | AlreadyMergeable | KernelError] = {}
+    asked: list[Process] = []
+    for intent in intents:
+        process = intent.process
+        try:
+            if intent.marks.method == "Madvise":
+                results[process] = carry_out(intent, tracer, proc=proc)
+            elif (already := _check_intent(intent, proc)) is not None:
+                results[process] = already
+            else:
+                asked.append(process)
+        except KernelError as error:
+            results[process] = error
+    try:
+        answers = tracer.call_many([(process, [set_merge(on=True)]) for process in asked])
+    except KernelError as error:
+        answers = [error] * len(asked)
+    for process, answer in zip(asked, answers, strict=True):
+        try:
+            results[process] = (
+                answer if isinstance(answer, KernelError) else _conclude(process, answer, proc)
+            )
+        except KernelError as error:
+            results[process] = error
+    return [results[intent.process] for intent in intents]
+
+
+def _check_intent(intent: Intent, proc: Path) -> AlreadyMergeable | None:
+    """None if what was prepared still fits the process.
+
+    Raises:
+        ProcessGone: it exited.
+        Postponed: it has changed since.
+    """
+    _check_program(intent, proc)
+    if intent.marks.method == "Madvise":
+        return None
+    process = intent.process
     before = read_ksm_stat(process, proc=proc)
     if before.merge_any:
         return AlreadyMergeable(process, "Prctl")
     # Where the kernel says that not one range is marked (6.14), they need not be read again.
     if before.mergeable is not False and without(
-        own_ranges(read_vmas(process, proc=proc)), marks.own
+        own_ranges(read_vmas(process, proc=proc)), intent.marks.own
     ):
         # The program marked more since: not covered by the record, so not to be covered over.
         raise Postponed(process.pid, "MarksChanged")
-    return _conclude(process, tracer.call(process, [set_merge(on=True)]), proc)
+    return None
 
 
 def _check_program(intent: Intent, proc: Path) -> None:
@@ -257,40 +308,6 @@ def enrol(
     if already is not None:
         return already
     return _conclude(process, tracer.call(process, [set_merge(on=True)]), proc)
-
-
-def enrol_many(
-    processes: Sequence[Process], tracer: ManyRemoteCalls, *, proc: Path = PROC
-) -> list[Enrolled | AlreadyMergeable | KernelError]:
-    """As `enrol` for each of them, with as few messages to the helper as possible.
-
-    Returns:
-        One result each, in the same order; what `enrol` would raise stands in its place.
-
-    Raises:
-        Unsupported: the helper cannot work on this machine.
-    """
-    results: dict[Process, Enrolled | AlreadyMergeable | KernelError] = {}
-    asked: list[Process] = []
-    for process in processes:
-        try:
-            already = _already(process, proc)
-        except KernelError as error:
-            results[process] = error
-        else:
-            if already is None:
-                asked.append(process)
-            else:
-                results[process] = already
-    answers = tracer.call_many([(process, [set_merge(on=True)]) for process in asked])
-    for process, answer in zip(asked, answers, strict=True):
-        try:
-            results[process] = (
-                answer if isinstance(answer, KernelError) else _conclude(process, answer, proc)
-            )
-        except KernelError as error:
-            results[process] = error
-    return [results[process] for process in processes]
 
 
 def _already(process: Process, proc: Path) -> AlreadyMergeable | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from ksm_operator.kernel.helper_messages import Request
     from ksm_operator.kernel.threads import Candidate
 
 MOST_TRIES: Final = 4
@@ -156,6 +157,16 @@ class Tracer:
                 self._retire()
                 raise Postponed(process.pid, "AttachBlocked")
             return made
+
+    def call_many(self, requests: Sequence[Request]) -> list[Visit | KernelError]:
+        """The calls of many processes; what `call` would raise for one stands in its place."""
+        answers: list[Visit | KernelError] = []
+        for process, calls in requests:
+            try:
+                answers.append(self.call(process, calls))
+            except KernelError as error:
+                answers.append(error)
+        return answers
 
     def close(self) -> None:
         """End the tracing thread; a later call starts a new one."""
