@@ -11,8 +11,8 @@ import pytest
 from kernel.conftest import Start, Target, wait_until
 from kernel.test_node_command import ksm_node
 from kernel.test_release import merge, mergeable_ranges, merged
-from ksm_operator.kernel import Process, Tracer, find_process
-from ksm_operator.kernel.huge_pages import judge, lives_in_huge_pages, take_sample, worth_of
+from ksm_operator.kernel import Process, Tracer, enrol, find_process
+from ksm_operator.kernel.huge_pages import Look, Worth, judge, lives_in_huge_pages, take_sample
 from ksm_operator.kernel.procfs import page_size
 from ksm_operator.kernel.smaps import read_vmas
 
@@ -82,10 +82,9 @@ def test_two_percent_shared_are_left_alone(
     assert done.returncode == 1, done.stderr
     assert [one["result"] for one in json.loads(done.stdout)] == ["HugePages"] * 2
     assert "--huge-pages split enrols it all the same" in done.stdout
-    explained = ksm_node("-o", "json", "explain", *pids, lock=tmp_path / "lock")
+    explained = ksm_node("-o", "json", "explain", "--huge-pages", *pids, lock=tmp_path / "lock")
     assert explained.returncode == 0, explained.stderr
     for one in json.loads(explained.stdout)["processes"]:
-        assert one["enrolment"]["reason"] == "HugePages"
         assert 0.015 < one["hugePages"]["share"] < 0.025
         assert not one["hugePages"]["pays"]
     merge(tracer, holder(2), holder(2), mebibytes=2)  # ksmd has had its chance
@@ -110,7 +109,7 @@ def test_without_the_look_they_lose_all_huge_pages_for_little(
 def test_half_shared_is_worth_it(living: Living, tmp_path: Path) -> None:
     """Saving memory is what merging is for; what was foretold is saved."""
     pair = [living(2), living(2)]
-    worth = worth_of([one.process for one in pair], list)
+    worth = judged(*(one.process for one in pair))
     done = ksm_node("enrol", *(str(one.pid) for one in pair), lock=tmp_path / "lock")
     assert done.returncode == 0, done.stderr + done.stdout
     for one in pair:
@@ -123,32 +122,79 @@ def test_half_shared_is_worth_it(living: Living, tmp_path: Path) -> None:
         )
 
 
-def test_preserve_reads_nothing_and_enrols_nobody_of_them(living: Living, tmp_path: Path) -> None:
-    """For a person who wants huge pages whatever they cost."""
-    one = living(1)
-    arguments = ("enrol", "--huge-pages", "preserve", str(one.pid))
-    done = ksm_node(*arguments, lock=tmp_path / "lock")
+def test_preserve_enrols_nobody_of_them(living: Living, tmp_path: Path) -> None:
+    """For a person who wants huge pages whatever they cost; without that word they would be."""
+    pair = [living(2), living(2)]
+    pids = [str(one.pid) for one in pair]
+    done = ksm_node("enrol", "--huge-pages", "preserve", *pids, lock=tmp_path / "lock")
     assert done.returncode == 1
     assert "of it are in huge pages" in done.stdout
-    assert not mergeable_ranges(one.pid)
+    assert not any(mergeable_ranges(one.pid) for one in pair)
+
+
+def judged(*processes: Process) -> dict[Process, Worth]:
+    """These, beside nobody else."""
+    worth = Look().worth_of(processes, list)
+    return {process: one for process, one in worth.items() if isinstance(one, Worth)}
 
 
 def test_what_fork_shares_is_saved_already(living: Living) -> None:
     """A server and its workers hold one copy of it; merging gives nothing more."""
-    parent = living(1, more=FORK)
+    parent = living(2, more=FORK)
     child = child_of(parent)
-    worth = worth_of([parent.process, child], list)
+    worth = judged(parent.process, child)
     assert set(worth) == {parent.process, child}
     assert all(one.saved.size < MIB for one in worth.values())
 
 
-def test_another_pair_shares_with_what_fork_shares(living: Living) -> None:
-    """It is divided among those who map it, so that a server with workers is not passed over."""
+def test_a_worker_that_is_left_out_keeps_what_it_shares(living: Living) -> None:
+    """Merged without it, the server frees no page; with it, it does."""
     parent, other = living(1, more=FORK), living(1)
     child = child_of(parent)
-    worth = worth_of([parent.process, child, other.process], list)
+    worth = judged(parent.process, other.process)
+    assert worth[parent.process].saved.size < MIB
+    assert worth[other.process].saved.size < MIB
+    worth = judged(parent.process, child, other.process)
     assert all(one.pays for one in worth.values())
     assert abs(worth[parent.process].saved.size - SIZE * MIB // 2) < 2 * MIB
+
+
+def test_only_what_is_marked_is_a_partner(living: Living, tracer: Tracer) -> None:
+    """Ksmd merges nothing with memory that nobody has marked, whatever it holds."""
+    pair = [living(1), living(1)]
+    one, other = (each.process for each in pair)
+    look = Look().worth_of([one], lambda: [other])
+    found = look[one]
+    assert isinstance(found, Worth)
+    assert not found.pays
+    enrol(other, tracer)
+    found = Look().worth_of([one], lambda: [other])[one]
+    assert isinstance(found, Worth)
+    assert found.pays
+
+
+def test_zeroes_do_not_fill_the_sample(start: Start) -> None:
+    """They are many, and what is kept of them has to be bounded like all else."""
+    code = "import mmap, sys\na = mmap.mmap(-1, 64 << 20, flags=34)\na.madvise(14)\n"
+    target = start(code=code + "for p in range(0, 64 << 20, 4096): a[p] = 0\n" + READY)
+    every = 16
+    sample = take_sample(target.process, read_vmas(target.process), every)
+    pages = (64 << 20) // page_size()
+    assert 0.7 * pages / every < len(sample.contents) < 1.5 * pages / every + 500
+
+
+def test_a_process_whose_leader_has_exited_is_read(start: Start) -> None:
+    """Its memory lives on in its other threads; passed over, it would be split without a look."""
+    code = PROGRAM + (
+        "import ctypes, threading\n"
+        'print("ready", flush=True)\n'
+        "threading.Thread(target=sys.stdin.readline).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    target = start(sys.executable, "-u", "-c", code, str(SIZE), "50")
+    target.wait_for_state("Z")
+    worth = judged(target.process)
+    assert not worth[target.process].pays
 
 
 def test_a_sample_tells_the_same_within_its_error(living: Living) -> None:
@@ -158,7 +204,7 @@ def test_a_sample_tells_the_same_within_its_error(living: Living) -> None:
     for every in (1, 8):
         samples = [take_sample(one.process, read_vmas(one.process), every) for one in pair]
         candidates = {one.process: huge(one) for one in pair}
-        found[every] = judge(samples, candidates, page_size())[pair[0].process]
+        found[every] = judge(samples, candidates, every, page_size())[pair[0].process]
     assert found[1].saved.error == 0
     assert abs(found[8].saved.size - found[1].saved.size) <= 2 * found[8].saved.error
     assert found[8].pays
@@ -172,4 +218,4 @@ def test_who_does_not_live_in_huge_pages_is_not_read(start: Start) -> None:
     def nobody() -> list[object]:
         raise AssertionError("others were asked for")
 
-    assert worth_of([target.process], nobody) == {}  # type: ignore[arg-type]
+    assert Look().worth_of([target.process], nobody) == {}  # type: ignore[arg-type]

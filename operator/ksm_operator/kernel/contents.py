@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.errors import KernelError, ProcessGone
 from ksm_operator.kernel.frames import open_pagemap
-from ksm_operator.kernel.procfs import Process, is_alive, page_size
+from ksm_operator.kernel.procfs import Process, is_alive, live_thread, page_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,6 +24,7 @@ NEVER_MERGED: Final = frozenset({"sh", "ms", "ht", "io", "pf", "mm", "de", "dp"}
 # Documentation/admin-guide/mm/pagemap.rst
 PRESENT: Final = 1 << 63
 FILE_OR_SHARED: Final = 1 << 61
+MAPPED_ONCE: Final = 1 << 56
 
 CHUNK: Final = 1 << 20
 
@@ -43,6 +44,11 @@ class Block:
     data: bytes
 
 
+def can_be_read(vma: Vma) -> bool:
+    """True for a range that holds private memory which ksmd could merge."""
+    return vma.anonymous_bytes > 0 and not vma.flags & NEVER_MERGED
+
+
 def read_blocks(process: Process, vmas: Iterable[Vma], proc: Path) -> Iterator[Block]:
     """The private anonymous pages of these ranges that are present; the process runs on meanwhile.
 
@@ -55,7 +61,7 @@ def read_blocks(process: Process, vmas: Iterable[Vma], proc: Path) -> Iterator[B
         pagemap = open_pagemap(process, files, proc)
         memory = _open_memory(process, files, proc)
         for vma in vmas:
-            if not vma.anonymous_bytes or vma.flags & NEVER_MERGED:
+            if not can_be_read(vma):
                 continue
             for start in range(vma.start, vma.end, CHUNK * 64):
                 length = min(vma.end - start, CHUNK * 64) // size
@@ -84,8 +90,12 @@ def runs(entries: Iterable[bool], longest: int) -> Iterator[tuple[int, int]]:
 
 
 def _open_memory(process: Process, files: ExitStack, proc: Path) -> int:
+    # As with pagemap: the leader may have exited before its process.
+    tid = live_thread(process.pid, proc=proc)
     try:
-        fd = os.open(proc / str(process.pid) / "mem", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(
+            proc / str(process.pid) / "task" / str(tid) / "mem", os.O_RDONLY | os.O_CLOEXEC
+        )
     except (FileNotFoundError, ProcessLookupError) as error:
         raise ProcessGone(process.pid) from error
     except OSError as error:

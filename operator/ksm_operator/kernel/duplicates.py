@@ -13,9 +13,9 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ksm_operator.kernel.contents import read_blocks
+from ksm_operator.kernel.contents import MAPPED_ONCE, read_blocks
 from ksm_operator.kernel.errors import KernelError, ProcessGone
 from ksm_operator.kernel.frames import FRAME, KPF_ZERO_PAGE, PageFlags
 from ksm_operator.kernel.ksm_stat import read_ksm_stat
@@ -25,9 +25,6 @@ from ksm_operator.kernel.smaps import read_vmas
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-# Documentation/admin-guide/mm/pagemap.rst
-MAPPED_ONCE: Final = 1 << 56
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,10 +146,13 @@ class _Choice:
         self._share = share
         self._most_bytes = most_bytes
 
+    @property
+    def is_full(self) -> bool:
+        """Enough has been given back."""
+        return self._most_bytes is not None and len(self.broken) * page_size() >= self._most_bytes
+
     def meant(self, merged: Sequence[tuple[int, int]]) -> set[int]:
         """The frames for which a range with these merged pages is to be given back; none if not."""
-        if self._most_bytes is not None and len(self.broken) * page_size() >= self._most_bytes:
-            return set()
         found = {frame for frame, payer in merged if self._is_meant(frame, payer)}
         return found if len(found) >= self._share * len(merged) else set()
 
@@ -195,6 +198,8 @@ class _Act:
 
         def wanted(chunk: Chunk) -> bool:
             nonlocal pages, meant
+            if choice.is_full:
+                return False
             pages = payers.merged(chunk.start, chunk.length)
             meant = choice.meant(pages)
             return bool(meant) and not common([_range(chunk)], stacks)

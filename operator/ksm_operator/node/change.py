@@ -16,6 +16,7 @@ from ksm_operator.kernel import (
     Postponed,
     Process,
     ProcessGone,
+    Refused,
     ReleaseProgress,
     Rooms,
     SkipReason,
@@ -32,7 +33,7 @@ from ksm_operator.kernel import (
 )
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 from ksm_operator.kernel.errors import Unsupported
-from ksm_operator.node.huge_pages import PRESERVE, left_alone
+from ksm_operator.node.huge_pages import HugePages
 from ksm_operator.node.record import Record
 from ksm_operator.node.selection import cgroup_directory, open_hierarchy, processes_in
 
@@ -111,7 +112,7 @@ def enrol_all(
         pids: which.
         cgroups: and all in these.
         record: the file that says what was marked.
-        huge_pages: what becomes of those that live in huge pages, see `left_alone`.
+        huge_pages: what becomes of those that live in huge pages, see `HugePages`.
 
     Raises:
         Unsupported: this kernel or machine cannot; nothing was touched.
@@ -120,19 +121,16 @@ def enrol_all(
     features, tracer = open_tracer()
     try:
         selected = Selected(pids, cgroups)
-        act = _Enrolling(features, tracer, Record(record), split=huge_pages != PRESERVE)
+        huge = HugePages(huge_pages)
+        act = _Enrolling(features, tracer, Record(record), huge)
         outcomes = {pid: _gone(pid) for pid in selected.missing}
         for _ in range(LOOKS):
             new = [process for process in selected.now() if process.pid not in outcomes]
             if not new:
                 break
-            spared = left_alone(new, huge_pages)
+            huge.consider(new)
             for process in new:
-                if process in spared:
-                    reason = str(SkipReason.HUGE_PAGES)
-                    outcomes[process.pid] = Outcome(process.pid, False, reason, spared[process])
-                else:
-                    outcomes[process.pid] = act.enrol(process)
+                outcomes[process.pid] = act.enrol(process)
         return list(outcomes.values())
     finally:
         tracer.close()
@@ -258,12 +256,12 @@ class _Enrolling:
     """One call of `enrol_all`."""
 
     def __init__(
-        self, features: KernelFeatures, tracer: Tracer, record: Record, *, split: bool
+        self, features: KernelFeatures, tracer: Tracer, record: Record, huge: HugePages
     ) -> None:
         self._features = features
         self._tracer = tracer
         self._record = record
-        self._split = split
+        self._huge = huge
 
     def enrol(self, process: Process) -> Outcome:
         """Try until it is done or refused for good, for a few seconds."""
@@ -283,10 +281,16 @@ class _Enrolling:
 
     def _once(self, process: Process) -> Enrolled | Advised | AlreadyMergeable:
         prepared = prepare(
-            process, self._features, self._record.get(process), split_huge_pages=self._split
+            process,
+            self._features,
+            self._record.get(process),
+            split_huge_pages=self._huge.may_split(process),
         )
         if isinstance(prepared, AlreadyMergeable):
             return prepared
+        spared = self._huge.why_not(process)
+        if spared is not None and prepared.marks.method == "Prctl":
+            raise Refused(process.pid, SkipReason.HUGE_PAGES, spared)
         self._record.put(process, prepared.marks)
         try:
             result = carry_out(prepared, self._tracer)

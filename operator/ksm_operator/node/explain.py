@@ -26,13 +26,14 @@ from ksm_operator.kernel import (
 )
 from ksm_operator.kernel.guard_plan import demands
 from ksm_operator.kernel.headroom import NODE, with_margin, within
+from ksm_operator.kernel.huge_pages import Look
 from ksm_operator.kernel.machine import this_machine
 from ksm_operator.kernel.release import MARGIN_BYTES
 from ksm_operator.kernel.scene import look_steps
 from ksm_operator.kernel.steps import run
 from ksm_operator.kernel.threads import running_threads, waiting_threads
 from ksm_operator.node.change import RESERVE_SHARE
-from ksm_operator.node.huge_pages import describe, to_dict, worth_splitting
+from ksm_operator.node.huge_pages import to_dict, worth_splitting
 from ksm_operator.node.selection import (
     add_arguments,
     cgroup_directory,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ksm_operator.kernel import Estimate, KernelFeatures, Share, Survey
-    from ksm_operator.kernel.huge_pages import Worth
 
 MIB: Final = 1 << 20
 
@@ -85,6 +85,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="look at every merged page of the node; by default a sample where there are many",
     )
+    explain.add_argument(
+        "--huge-pages",
+        action="store_true",
+        help="say of processes that live in huge pages what merging would give, for which it would "
+        "split them: reads what they and all who merge hold, one to two seconds of CPU per GiB",
+    )
 
 
 def run_explain(options: argparse.Namespace) -> str:
@@ -106,7 +112,7 @@ def run_explain(options: argparse.Namespace) -> str:
     scene = run(look_steps(everybody, rooms, every=1 if options.exact else None))
     survey = scene.survey
     wanted = demands(scene.members, scene.pages)
-    worth = worth_splitting(processes)
+    worth = worth_splitting(processes, Look()) if options.huge_pages else {}
     found = []
     for process in processes:
         try:
@@ -115,8 +121,6 @@ def run_explain(options: argparse.Namespace) -> str:
             continue
         if process in worth:
             explained["hugePages"] = to_dict(worth[process])
-            if not worth[process].pays and explained["enrolment"]["wouldEnrol"]:
-                explained["enrolment"] = _spared(worth[process])
         found.append(explained)
     report = {
         "processes": found,
@@ -168,7 +172,7 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
     if features.unsupported is not None:
         return {**answer, "reason": "Unsupported", "text": features.unsupported}
     try:
-        prepared = prepare(process, features, split_huge_pages=True)
+        prepared = prepare(process, features)
         if isinstance(prepared, AlreadyMergeable):
             text = f"merging is on already, by {prepared.by.lower()}; it is left as it is"
             return {**answer, "reason": str(SkipReason.ALREADY_MERGEABLE), "text": text}
@@ -189,13 +193,6 @@ def enrolment(process: Process, features: KernelFeatures) -> dict[str, Any]:
         "text": f"it would be enrolled, by {method.lower()} in thread {best.tid} "
         f"({best.blocked_in})",
     }
-
-
-def _spared(worth: Worth) -> dict[str, Any]:
-    """What is said of one that is left alone for its huge pages."""
-    text = f"{WORDS[SkipReason.HUGE_PAGES]}: {describe(worth)}"
-    answer: dict[str, Any] = {"wouldEnrol": False, "method": None, "thread": None}
-    return {**answer, "reason": str(SkipReason.HUGE_PAGES), "text": text}
 
 
 def explain_cgroup(
@@ -291,7 +288,13 @@ def _payers(one: dict[str, Any]) -> str:
 
 
 def _huge_pages(one: dict[str, Any]) -> str:
-    return f"{one['bytes'] / MIB:.1f} MiB; merging would give {_mib(one['savedBytes'])} back"
+    if "error" in one:
+        return str(one["error"])
+    verdict = "worth" if one["pays"] else "not worth"
+    return (
+        f"{one['bytes'] / MIB:.1f} MiB; merging would split them and give "
+        f"{_mib(one['savedBytes'])} back: {verdict} it for ksm-node enrol"
+    )
 
 
 def _mib(amount: dict[str, int]) -> str:

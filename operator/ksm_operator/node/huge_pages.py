@@ -13,7 +13,7 @@ from ksm_operator.kernel import (
     read_vmas,
     why_not,
 )
-from ksm_operator.kernel.huge_pages import huge_bytes, lives_in_huge_pages, worth_of
+from ksm_operator.kernel.huge_pages import Look, huge_bytes, lives_in_huge_pages
 
 if TYPE_CHECKING:
     import argparse
@@ -34,54 +34,65 @@ def add_argument(command: argparse.ArgumentParser) -> None:
         "--huge-pages",
         choices=(AUTO, PRESERVE, SPLIT),
         default=AUTO,
-        help="merging splits huge pages: enrol processes that live in them only if that gives a "
-        "good part of that memory back (auto, the default; reads the memory of all that is "
-        "mergeable, a second of CPU per GiB), never (preserve), or always (split)",
+        help="merging splits huge pages: do it to processes that live in them only if that gives a "
+        "good part of that memory back (auto, the default; reads what they and all who merge hold, "
+        "one to two seconds of CPU per GiB), never (preserve), or always (split)",
     )
 
 
-def worth_splitting(processes: Iterable[Process]) -> dict[Process, Worth]:
-    """What it would give to enrol those of these that live in huge pages.
+class HugePages:
+    """What is to become of the huge pages of processes that are enrolled."""
 
-    Raises:
-        KernelError: no right to read the memory of a process.
-    """
-    candidates = list(filter(_could_be_enrolled, processes))
-    return worth_of(candidates, lambda: [one.process for one in mergeable_processes()])
+    def __init__(self, how: str) -> None:
+        """Decide by the command's `--huge-pages`."""
+        self._how = how
+        self._look = Look()
+        self._worth: set[Process] = set()
+        self._spared: dict[Process, str] = {}
+
+    def consider(self, processes: Iterable[Process]) -> None:
+        """Look at these before they are enrolled."""
+        if self._how == AUTO:
+            for process, worth in worth_splitting(processes, self._look).items():
+                if isinstance(worth, KernelError):
+                    text = f"whether that pays cannot be told ({worth})"
+                elif worth.pays:
+                    self._worth.add(process)
+                    continue
+                else:
+                    text = describe(worth)
+                self._spared[process] = f"{text}; --huge-pages split enrols it all the same"
+        elif self._how == PRESERVE:
+            for process in processes:
+                huge = lived_in(process)
+                if huge:
+                    self._spared[process] = f"{_mib(huge)} of it are in huge pages"
+
+    def may_split(self, process: Process) -> bool:
+        """Whether ranges with huge pages are marked, where it is enrolled by ranges."""
+        return self._how == SPLIT or process in self._worth
+
+    def why_not(self, process: Process) -> str | None:
+        """Why it must not be enrolled as a whole, for a person; None if it may."""
+        return self._spared.get(process)
 
 
-def preserved(processes: Iterable[Process]) -> dict[Process, str]:
-    """Those that live in huge pages, with a sentence about each."""
-    found = {}
-    for process in filter(_could_be_enrolled, processes):
-        try:
-            vmas = read_vmas(process)
-        except KernelError:
-            continue
-        if lives_in_huge_pages(vmas):
-            found[process] = f"left alone: {_mib(huge_bytes(vmas))} of it are in huge pages"
-    return found
+def lived_in(process: Process) -> int:
+    """Bytes of a process in huge pages if it lives in them, else 0."""
+    try:
+        vmas = read_vmas(process)
+    except KernelError:
+        return 0
+    return huge_bytes(vmas) if lives_in_huge_pages(vmas) else 0
 
 
-def left_alone(processes: Iterable[Process], how: str) -> dict[Process, str]:
-    """Those that are not to be enrolled because of their huge pages, with a sentence about each.
-
-    Args:
-        processes: who is to be enrolled.
-        how: the command's `--huge-pages`.
-
-    Raises:
-        KernelError: no right to read the memory of a process.
-    """
-    if how == SPLIT:
+def worth_splitting(processes: Iterable[Process], look: Look) -> dict[Process, Worth | KernelError]:
+    """What it would give to enrol those of these that live in huge pages; see `Look.worth_of`."""
+    everybody = list(processes)
+    if not any(map(lived_in, everybody)):
         return {}
-    if how == PRESERVE:
-        return preserved(processes)
-    return {
-        process: f"left alone: {describe(worth)}; --huge-pages split enrols it all the same"
-        for process, worth in worth_splitting(processes).items()
-        if not worth.pays
-    }
+    candidates = filter(_could_be_enrolled, everybody)
+    return look.worth_of(candidates, lambda: [one.process for one in mergeable_processes()])
 
 
 def describe(worth: Worth) -> str:
@@ -93,8 +104,10 @@ def describe(worth: Worth) -> str:
     )
 
 
-def to_dict(worth: Worth) -> dict[str, Any]:
+def to_dict(worth: Worth | KernelError) -> dict[str, Any]:
     """The same as JSON types."""
+    if isinstance(worth, KernelError):
+        return {"error": str(worth)}
     return {
         "bytes": worth.huge_bytes,
         "savedBytes": {"bytes": worth.saved.size, "error": worth.saved.error},

@@ -25,7 +25,7 @@ REPORT = {
             "mergedBytes": 48 * MIB,
             "paidBytes": amount(40),
             "unpaidBytes": amount(8, 1),
-            "hugePages": {"bytes": 30 * MIB, "savedBytes": amount(6, 2)},
+            "hugePages": {"bytes": 30 * MIB, "savedBytes": amount(6, 2), "pays": True},
         }
     ],
     "cgroups": [
@@ -53,7 +53,7 @@ def test_explained_for_a_person() -> None:
     assert "812 python3 in /pod/c" in text
     assert "would be enrolled, by prctl in thread 812 (poll)" in text
     assert "its cgroup pays for 40.0 MiB, others for 8.0 MiB (± 1.0)" in text
-    assert "30.0 MiB; merging would give 6.0 MiB (± 2.0) back" in text
+    assert "30.0 MiB; merging would split them and give 6.0 MiB (± 2.0) back: worth it" in text
     assert "12.0 MiB charged to it that only others map" in text
     assert "14.0 MiB; the tightest is cgroup /pod" in text
     assert "48.0 MiB if all that it had merged became its own again: does not fit" in text
