@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.cgroups import living_in, processes_in
 from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
 from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
 from ksm_operator.agent.releasing import FAILED, Releasing
+from ksm_operator.agent.seen import Seen
 from ksm_operator.agent.state import Container
 from ksm_operator.kernel import (
     Advised,
@@ -36,7 +36,7 @@ from ksm_operator.kernel import (
     repair_after_exec,
 )
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
-from ksm_operator.kernel.exclusions import status_reason
+from ksm_operator.kernel.exclusions import never, status_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -52,42 +52,10 @@ TURN_SECONDS: Final = 2.0
 """Work on one container, after which the others have their turn: a thread that gets no processor
 may keep us waiting for seconds, and a container may have hundreds of them."""
 AT_ONCE: Final = 8
-"""Processes handed to the helper together; between two such lots the turn may end."""
+"""Most processes handed to the helper together; between two such lots the turn may end."""
+QUICK_SECONDS: Final = 0.02
+"""For one process: those after it are handed over in larger lots."""
 LATER: Final = "Later"
-
-
-@dataclass(slots=True)
-class Seen:
-    """What was found in a container that is not written to disk.
-
-    Attributes:
-        skipped: processes that are left alone, with the reason.
-        postponed: processes to try again.
-        first: the oldest process seen.
-        logged: reasons that were logged already.
-        looks: what enrolled processes were like when their ranges were read last.
-    """
-
-    skipped: dict[Process, str] = field(default_factory=dict)
-    postponed: dict[Process, str] = field(default_factory=dict)
-    first: Process | None = None
-    logged: dict[Process, str] = field(default_factory=dict)
-    looks: dict[Process, Look] = field(default_factory=dict)
-
-    def forget_but(self, living: Iterable[Process]) -> None:
-        """Forget everybody else, and who was to be tried again: that is now."""
-        here = set(living)
-        self.skipped = {one: why for one, why in self.skipped.items() if one in here}
-        self.logged = {one: why for one, why in self.logged.items() if one in here}
-        self.looks = {one: look for one, look in self.looks.items() if one in here}
-        self.postponed = {}
-
-    def skip(self, process: Process, reason: str) -> None:
-        """Leave a process alone until it is looked at anew."""
-        self.skipped[process] = reason
-        if self.logged.get(process) != reason:
-            self.logged[process] = reason
-            log.info("process skipped", extra={"pid": process.pid, "reason": reason})
 
 
 class Enrolment:
@@ -196,16 +164,18 @@ class Enrolment:
     ) -> list[Intent]:
         """Do what was prepared, as far as one turn goes: the loop must not stand still for it."""
         ends = time.monotonic() + TURN_SECONDS
-        done = []
-        for first in range(0, len(intents), AT_ONCE):
-            some, started = intents[first : first + AT_ONCE], time.monotonic()
+        done, left, lot = [], list(intents), 1
+        while left:
+            some, left, started = left[:lot], left[lot:], time.monotonic()
             if started > ends:
-                for intent in some:
+                for intent in (*some, *left):
                     keep_what_holds(intent.process, container)
                     seen.postponed[intent.process] = LATER
-                continue
+                break
             results = carry_out_many(some, self._host.tracer)
             seconds = (time.monotonic() - started) / len(some)
+            # One that is slow is waited for by the loop, so the next may not be many.
+            lot = min(2 * lot, AT_ONCE) if seconds < QUICK_SECONDS else 1
             for intent, result in zip(some, results, strict=True):
                 if self._is_enrolled(intent.process, result, container, seen, fresh=fresh):
                     self._metrics.enrol_seconds.observe(seconds)
@@ -285,7 +255,7 @@ class Enrolment:
         return True
 
     def _verify(self, container: Container, seen: Seen) -> list[Process]:
-        """Find those whose enrolment did not last (an exec on some kernels) or should not.
+        """Find those whose enrolment did not last (an exec on some kernels) or must not.
 
         Returns:
             Those of which more is to be marked, since they have grown.
@@ -294,13 +264,12 @@ class Enrolment:
         for process in list(container.enrolled):
             try:
                 status = read_status(process.pid)
-                reason = status_reason(read_stat(process.pid).comm, status)
                 look = _look_at(process, status)
-                # It was enrolled while it was still the runtime's init.
-                if reason is SkipReason.PAUSE:
+                reason = _excluded(process, status, seen.looks.get(process), look)
+                if reason is not None:
                     if self._releasing.release_now(process, container):
                         container.drop(process)
-                        seen.skipped[process] = seen.logged[process] = str(reason)
+                        seen.skip(process, str(reason))
                         self._save()
                 elif container.is_by_ranges(process):
                     if self._has_grown(process, container, look, seen.looks.get(process)):
@@ -393,6 +362,19 @@ def _forget_dead(container: Container, ended: Iterable[Process]) -> None:
 
 def _look_at(process: Process, status: dict[str, str]) -> Look:
     return Look(read_program(process), anonymous_bytes(status), time.monotonic())
+
+
+def _excluded(
+    process: Process, status: dict[str, str], before: Look | None, now: Look
+) -> SkipReason | None:
+    """Why one that is enrolled must not be any longer.
+
+    It may have been enrolled while it was still the runtime's init; it may have inherited merging
+    and become a program that nobody has judged; and any program may lock its memory later.
+    """
+    if before is None or before.program != now.program:
+        return never(process)
+    return status_reason(read_stat(process.pid).comm, status)
 
 
 def _nobody_was_asked(container: Container, seen: Seen, new: Iterable[Process]) -> bool:

@@ -63,7 +63,7 @@ class Metrics:
         )
         self.enrol_seconds = Histogram(
             "ksm_agent_enrol_duration_seconds",
-            "Time that the enrolment of one process took.",
+            "Time that the enrolment of one process took; the mean of those enrolled together.",
             buckets=ENROL_BUCKETS,
             registry=self.registry,
         )

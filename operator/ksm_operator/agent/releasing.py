@@ -17,9 +17,12 @@ from ksm_operator.kernel import (
     ReleaseProgress,
     Rooms,
     is_alive,
+    read_merged_bytes,
     release,
     release_all,
 )
+from ksm_operator.kernel.procfs import PROC
+from ksm_operator.kernel.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 
 FAILED: Final = "Failed"
 """The kernel refused what was asked, in a way that another try will hardly mend."""
+
+NEXT_TO_NOTHING_BYTES: Final = 1 << 20
 
 PATIENCE_SECONDS: Final = 10.0
 """How long a release may be put off by what its process is doing before the node is blocked."""
@@ -131,13 +136,18 @@ class Releasing:
             self._save()
 
     def release_now(self, process: Process, container: Container) -> bool:
-        """Release one that holds next to nothing, without asking for room; True when it is done."""
+        """Release one that must not merge; True when it is done.
+
+        It is not asked for room if it holds next to nothing.
+        """
         outcome: ReleaseProgress | KernelError
         try:
+            merged = read_merged_bytes(process)
+            turn = Turn(process, Rooms(self._host.hierarchy, 0.0), PROC)
             outcome = release(
                 process,
                 self._host.tracer,
-                lambda: None,
+                turn.room if merged > NEXT_TO_NOTHING_BYTES else lambda: None,
                 marks=container.marks.get(process),
                 keeps_flags=self._keeps_flags,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
 
 from ksm_operator.kernel.errors import (
     KernelError,
@@ -26,7 +26,7 @@ from ksm_operator.kernel.smaps import read_vmas
 from ksm_operator.kernel.tracer import RemoteCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from ksm_operator.kernel.helper_messages import Request
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ksm_operator.kernel.probe import KernelFeatures, Method
     from ksm_operator.kernel.remote import Visit
     from ksm_operator.kernel.smaps import Vma
+
+Result = TypeVar("Result")
 
 PR_SET_MEMORY_MERGE: Final = 67
 
@@ -192,7 +194,7 @@ def carry_out(
     if already is not None:
         return already
     if marks.method == "Prctl":
-        return _conclude(process, tracer.call(process, [set_merge(on=True)]), proc)
+        return _finish(intent, tracer.call(process, [set_merge(on=True)]), proc)
     mark(process, tracer, marks.intended)
     _check_program(intent, proc)
     return Advised(process, marks.marked(read_vmas(process, proc=proc)))
@@ -206,31 +208,43 @@ def carry_out_many(
     Returns:
         One result each, in the same order; what `carry_out` would raise stands in its place.
     """
-    results: dict[Process, Enrolled | Advised | AlreadyMergeable | KernelError] = {}
-    asked: list[Process] = []
-    for intent in intents:
-        process = intent.process
-        try:
-            if intent.marks.method == "Madvise":
-                results[process] = carry_out(intent, tracer, proc=proc)
-            elif (already := _check_intent(intent, proc)) is not None:
-                results[process] = already
-            else:
-                asked.append(process)
-        except KernelError as error:
-            results[process] = error
-    try:
-        answers = tracer.call_many([(process, [set_merge(on=True)]) for process in asked])
-    except KernelError as error:
-        answers = [error] * len(asked)
-    for process, answer in zip(asked, answers, strict=True):
-        try:
-            results[process] = (
-                answer if isinstance(answer, KernelError) else _conclude(process, answer, proc)
-            )
-        except KernelError as error:
-            results[process] = error
+    as_a_whole = [one for one in intents if one.marks.method == "Prctl"]
+    checked = _each(as_a_whole, lambda one: _check_intent(one, proc))
+    results: dict[Process, Enrolled | Advised | AlreadyMergeable | KernelError]
+    results = {process: found for process, found in checked.items() if found is not None}
+    asked = [one for one in as_a_whole if one.process not in results]
+    answers = dict(zip((one.process for one in asked), _ask(asked, tracer), strict=True))
+    results |= _each(asked, lambda one: _finish(one, answers[one.process], proc))
+    by_ranges = [one for one in intents if one.marks.method == "Madvise"]
+    results |= _each(by_ranges, lambda one: carry_out(one, tracer, proc=proc))
     return [results[intent.process] for intent in intents]
+
+
+def _each(
+    intents: Iterable[Intent], act: Callable[[Intent], Result]
+) -> dict[Process, Result | KernelError]:
+    results: dict[Process, Result | KernelError] = {}
+    for intent in intents:
+        try:
+            results[intent.process] = act(intent)
+        except KernelError as error:
+            results[intent.process] = error
+    return results
+
+
+def _ask(intents: Sequence[Intent], tracer: ManyRemoteCalls) -> list[Visit | KernelError]:
+    try:
+        return tracer.call_many([(one.process, [set_merge(on=True)]) for one in intents])
+    except KernelError as error:
+        return [error] * len(intents)
+
+
+def _finish(intent: Intent, answer: Visit | KernelError, proc: Path) -> Enrolled:
+    if isinstance(answer, KernelError):
+        raise answer
+    # It may have become a program meanwhile that nobody has judged.
+    _check_program(intent, proc)
+    return _conclude(intent.process, answer, proc)
 
 
 def _check_intent(intent: Intent, proc: Path) -> AlreadyMergeable | None:

@@ -1,0 +1,49 @@
+"""What the agent knows of a container beyond its record: forgotten when it ends."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ksm_operator.agent.looks import Look
+    from ksm_operator.kernel import Process
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was found in a container that is not written to disk.
+
+    Attributes:
+        skipped: processes that are left alone, with the reason.
+        postponed: processes to try again.
+        first: the oldest process seen.
+        logged: reasons that were logged already.
+        looks: what enrolled processes were like when their ranges were read last.
+    """
+
+    skipped: dict[Process, str] = field(default_factory=dict)
+    postponed: dict[Process, str] = field(default_factory=dict)
+    first: Process | None = None
+    logged: dict[Process, str] = field(default_factory=dict)
+    looks: dict[Process, Look] = field(default_factory=dict)
+
+    def forget_but(self, living: Iterable[Process]) -> None:
+        """Forget everybody else, and who was to be tried again: that is now."""
+        here = set(living)
+        self.skipped = {one: why for one, why in self.skipped.items() if one in here}
+        self.logged = {one: why for one, why in self.logged.items() if one in here}
+        self.looks = {one: look for one, look in self.looks.items() if one in here}
+        self.postponed = {}
+
+    def skip(self, process: Process, reason: str) -> None:
+        """Leave a process alone until it is looked at anew."""
+        self.skipped[process] = reason
+        if self.logged.get(process) != reason:
+            self.logged[process] = reason
+            log.info("process skipped", extra={"pid": process.pid, "reason": reason})

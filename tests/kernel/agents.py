@@ -1,0 +1,83 @@
+"""Agents of this machine, as far as they change processes and remember it."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kernel.conftest import Cgroup, Target
+from ksm_operator.agent.enrolment import Enrolment
+from ksm_operator.agent.host import Host, boot_time
+from ksm_operator.agent.metrics import Metrics
+from ksm_operator.agent.state import State
+from ksm_operator.kernel import Hierarchy, KernelFeatures, KsmSysfs, Process, Syscall, Tracer, Visit
+
+WAIT = "import sys; print('ready', flush=True); sys.stdin.readline()"
+
+
+RUNTIME_INIT = """
+import os, signal, sys
+print("ready", flush=True)
+sys.stdin.readline()
+if os.fork():
+    os._exit(0)
+signal.pause()
+"""
+"""As a runtime's init does: a child goes on in the container, and its parent ends."""
+
+
+class EndsAfterTheCall:
+    """Makes the calls, and then the process forks a child and ends before anybody looks."""
+
+    call_many = Tracer.call_many
+
+    def __init__(self, tracer: Tracer, target: Target) -> None:
+        self.tracer = tracer
+        self.target = target
+
+    def call(self, process: Process, calls: Sequence[Syscall]) -> Visit:
+        """As `Tracer.call`."""
+        visit = self.tracer.call(process, calls)
+        if process == self.target.process:
+            self.target.tell("go on")
+            self.target.popen.wait()
+        return visit
+
+
+class Agents:
+    """Agents of this machine, one after the other, and the record that they leave on disk."""
+
+    def __init__(self, hierarchy: Hierarchy, features: KernelFeatures) -> None:
+        self.hierarchy = hierarchy
+        self.features = features
+        self.record: dict[str, Any] = State("boot").to_dict()
+
+    def enrolment(self, tracer: object) -> Enrolment:
+        """The next one's, which goes on with what the one before has written."""
+        state = State.from_dict(self.record)
+
+        def save() -> None:
+            self.record = json.loads(json.dumps(state.to_dict()))
+
+        host = Host(
+            sysfs=KsmSysfs(),
+            hierarchy=self.hierarchy,
+            features=self.features,
+            tracer=tracer,  # type: ignore[arg-type]
+            boot_time=boot_time(),
+            ksmd=None,
+        )
+        return Enrolment(host, state, save, Metrics("test"))
+
+    def path(self, cgroup: Cgroup) -> str:
+        """A cgroup as the agent names it."""
+        return "/" + str(cgroup.directory.relative_to(self.hierarchy.mount))
+
+
+MakeEnrolment = Callable[[object, Cgroup], tuple[Enrolment, str]]
+
+
+def release_all(enrolment: Enrolment, path: str) -> None:
+    """Give everything back, as when a policy is deleted."""
+    for _ in enrolment.release([path], 0):
+        pass
+    assert path not in enrolment.state.containers, enrolment.left
