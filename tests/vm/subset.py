@@ -175,13 +175,6 @@ X86_64_ONLY = tuple(
 """Calls that aarch64 never had: the host's pytest names them, the guest's does not."""
 
 
-DEFECTS: dict[str, tuple[str, ...]] = {
-    # One semop among many kinds of waits ends with EINTR there; alone it does not. Not understood.
-    "aarch64-7": ("test_remote.py::test_population_checks_itself",),
-}
-"""What a kernel does not pass yet, of its share."""
-
-
 def chosen(names: Iterable[str], kernel: str) -> list[str]:
     """Those of all tests' names that this kernel has to pass, in their order.
 
@@ -198,6 +191,6 @@ def chosen(names: Iterable[str], kernel: str) -> list[str]:
         if not meant:
             raise LookupError(f"tests/vm/subset.py: {kernel}: there is no test {start}")
         wanted |= meant
-    left_out = DEFECTS.get(kernel, ()) + (X86_64_ONLY if kernel.startswith("aarch64") else ())
-    wanted -= {f"{HERE}/{line}" for line in left_out}
+    if kernel.startswith("aarch64"):
+        wanted -= {f"{HERE}/{line}" for line in X86_64_ONLY}
     return [name for name in found if name in wanted]
