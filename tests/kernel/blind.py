@@ -19,13 +19,13 @@ def make_a_call(target: Attached) -> None:
     """What a visit does to a thread that it takes for one that runs."""
     caller = X8664Caller(target, Candidate(target.tid, Suitability.RUNNING, "running"))
     caller.before_interrupt()
-    target.stop()
+    target.stop(caller.undo_eintr)
     caller.make([get_merge()])
 
 
 def run_on(target: Attached) -> None:
     """Only let it run from the stop to its next system call."""
-    target.stop()
+    target.stop(lambda _signal: None)
     target.step(0.5)
 
 

@@ -170,7 +170,7 @@ def test_killed_during_a_request(start: Start, helper: Helper) -> None:
         "HelperRestarted"
     }
     assert helper.call(target.process, [ASK]).results == (1,)
-    assert target.state() == "S"
+    target.wait_for_state("S")
     assert ends_well(target)
 
 

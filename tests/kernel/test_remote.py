@@ -1,6 +1,7 @@
 """A visit leaves no trace: whatever the target waits in ends as it would have ended."""
 
 import contextlib
+import os
 import platform
 import signal
 import subprocess
@@ -78,6 +79,40 @@ def test_handler_still_ends_a_call(name: str, blocking: Path, start: Start, trac
         stop.set()
         visitor.join()
     assert outcome.answer[:2] == (-1, 4)
+
+
+@pytest.mark.parametrize("name", ["semop", "epoll_pwait", "epoll_pwait_endless", "read"])
+def test_ignored_signal_ends_no_call(
+    name: str, blocking: Path, start: Start, tracer: Tracer
+) -> None:
+    """A child that ends during a visit sends a signal that nobody handles, and nobody may see."""
+    case = next(case for case in CASES if case.name == name)
+    target = start(str(blocking), name)
+    over = threading.Event()
+
+    def signals() -> None:
+        while not over.wait(0.0005):
+            # Not by Popen: it waits for its child first, and would take the tracer's stops away.
+            os.kill(target.pid, signal.SIGCHLD)
+
+    sender = threading.Thread(target=signals)
+    sender.start()
+    arrived = 0
+    try:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            try:
+                tracer.call(target.process, [get_merge()])
+            except Postponed:
+                arrived += 1
+            except ProcessGone:
+                break
+    finally:
+        over.set()
+        sender.join()
+    outcome = read_outcome(target.line())
+    assert (outcome.answer, outcome.state) == (case.answer, "whole")
+    print(arrived, "visits postponed")
 
 
 def test_population_checks_itself(blocking: Path, start: Start, tracer: Tracer) -> None:

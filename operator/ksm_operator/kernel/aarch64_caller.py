@@ -25,16 +25,12 @@ from ksm_operator.kernel.aarch64 import (
     NT_ARM_TLS,
     NT_PRFPREG,
     NUMBERS,
-    Place,
+    SVC,
     Registers,
-    Waited,
     entered_as,
     for_call,
     interrupted,
-    parse_waited,
-    place,
     returned_to,
-    rewound,
     signed,
 )
 from ksm_operator.kernel.aarch64_sigframe import (
@@ -45,6 +41,7 @@ from ksm_operator.kernel.aarch64_sigframe import (
     build_frame,
     is_own_stack,
 )
+from ksm_operator.kernel.aarch64_wait import Ended, Wait
 from ksm_operator.kernel.attached import (
     STOP_SECONDS,
     Attached,
@@ -53,7 +50,6 @@ from ksm_operator.kernel.attached import (
 from ksm_operator.kernel.blocking import RESUMED, Suitability, suitability
 from ksm_operator.kernel.errors import KernelError, Postponed, Refused
 from ksm_operator.kernel.maps import Mappings, read_maps
-from ksm_operator.kernel.procfs import read_file
 from ksm_operator.kernel.remote_memory import read_memory, write_memory
 
 if TYPE_CHECKING:
@@ -119,7 +115,8 @@ class Aarch64Caller:
         self._safeguard = ""
         self._mappings = Mappings([])
         self._restorer: int | None = None
-        self._waited: Waited | None = None
+        self._wait = Wait(target)
+        self._ended: Ended | None = None
 
     def before_interrupt(self) -> None:
         """Look up the ranges of the process, and its vdso."""
@@ -129,10 +126,12 @@ class Aarch64Caller:
 
     def note_call(self) -> None:
         """Note the call that it waits in, whose first argument its registers will have lost."""
-        pid = self._target.process.pid
-        file = f"{self._target.proc}/{pid}/task/{self._tid}/syscall"
-        with contextlib.suppress(KernelError, OSError):
-            self._waited = parse_waited(read_file(file, pid).decode())
+        self._wait.note()
+
+    def undo_eintr(self, signal: int) -> None:
+        """See `machine.Caller.undo_eintr`."""
+        self._ended = self._wait.undo_eintr(signal)
+        self._target.give_back = self._wait.give_back if self._ended else None
 
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
         """See `machine.Caller.make`."""
@@ -140,11 +139,9 @@ class Aarch64Caller:
         if ptrace.dispatches_system_calls(self._tid):
             raise self._leave("SyscallUserDispatch")
         own = self._own(found)
-        if own.said_eintr:
-            # The program is safe from the EINTR as of now; only a signal brings it back.
-            ptrace.set_registers(self._tid, own.registers)
         way = self._way_back(own)
-        self._target.give_back = lambda: ptrace.set_registers(self._tid, found)
+        if self._ended is None:
+            self._target.give_back = lambda _signal: ptrace.set_registers(self._tid, found)
         return self._make_with(way, calls) if way else self._make_without(own, calls)
 
     def caught_in(self) -> str:
@@ -172,18 +169,11 @@ class Aarch64Caller:
         Raises:
             ThreadUnsuitable: it must not be kept from this call, or is where it cannot be moved.
         """
-        before = read_memory(self._tid, found.pc - INSTRUCTION_BYTES, INSTRUCTION_BYTES)
-        at = read_memory(self._tid, found.pc, INSTRUCTION_BYTES)
-        where = place(found, before, at, self._waited)
-        if where is Place.USER_CODE:
+        registers = self._ended.again if self._ended else found
+        if read_memory(self._tid, registers.pc, INSTRUCTION_BYTES) != SVC:
             if rseq.in_section(self._tid, found.pc):
                 raise self._leave("RestartableSequence")
             return _Own(found, None)
-        said_eintr = where is Place.AFTER_EINTR
-        registers = found
-        if said_eintr:
-            assert self._waited is not None
-            registers = rewound(found, self._waited)
         name = NAMES.get(registers.x[8])
         if name == "restart_syscall":
             # What it slept in told its true name before the stop.
@@ -193,7 +183,7 @@ class Aarch64Caller:
             # It was seen running and is about to enter a transfer: nothing has been moved yet.
             raise self._leave("Busy", f"it enters {name or registers.x[8]}")
         self._caught_in = name
-        return _Own(registers, name, said_eintr)
+        return _Own(registers, name, self._ended is not None)
 
     def _way_back(self, own: _Own) -> _Way | None:
         """Write the signal frame; None where the thread's call may answer 0 and has to do."""
@@ -302,7 +292,7 @@ class Aarch64Caller:
             self._set_call(NUMBERS["sched_yield"])
             ptrace.set_registers(self._tid, for_call(inside, call.arguments))
             self._set_call(NUMBERS[call.name])
-            self._target.give_back = lambda: self._put_before_call(own, entered)
+            self._target.give_back = lambda _signal: self._put_before_call(own, entered)
             answers.append(self._exit(call))
             self._target.give_back = None
             self._put_before_call(own, entered)

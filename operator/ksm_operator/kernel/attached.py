@@ -55,8 +55,9 @@ class Attached:
         process: whose thread it is.
         tid: its thread id.
         proc: the proc file system.
-        give_back: puts the thread's own registers back; set before the first one is changed, and
-            None while there is nothing to give back.
+        give_back: puts the thread's own registers back, given the signal that it is let go with
+            (or 0); set before the first one is changed, and None while there is nothing to give
+            back.
         held: the kernel has it as ours; from the seize until it is let go or gone.
     """
 
@@ -64,7 +65,7 @@ class Attached:
         self.process = process
         self.tid = tid
         self.proc = proc
-        self.give_back: Callable[[], None] | None = None
+        self.give_back: Callable[[int], None] | None = None
         self.held = False
 
     def seize(self, options: int) -> None:
@@ -104,8 +105,13 @@ class Attached:
             return False
         return leader.start_time == self.process.start_time
 
-    def stop(self) -> None:
+    def stop(self, undo_eintr: Callable[[int], None]) -> None:
         """Stop it; signals that come first are delivered.
+
+        Args:
+            undo_eintr: called in every stop, with the signal that is delivered next or 0. A thread
+                that is traced is stopped by signals that its program ignores, too, and its call
+                would end with EINTR for one of which it never hears.
 
         Raises:
             Postponed: job control has stopped it, or it is becoming another program.
@@ -124,6 +130,7 @@ class Attached:
                     continue
                 raise StillAttached(f"thread {self.tid} did not stop in time")
             if stop.kind is StopKind.INTERRUPTED:
+                undo_eintr(0)
                 return
             if stop.kind is StopKind.GROUP_STOP:
                 self.leave()
@@ -132,6 +139,10 @@ class Attached:
                 # What was read of its memory before the stop is another program's.
                 self.leave()
                 raise Postponed(self.process.pid, "Exec", "it became another program")
+            if stop.kind is StopKind.SIGNAL:
+                undo_eintr(stop.signal)
+                # It goes on: what was true of it here is not what it is left with later.
+                self.give_back = None
             ptrace.request(ptrace.PTRACE_CONT, self.tid, 0, stop.signal)
 
     def _is_runnable(self) -> bool:
@@ -190,7 +201,7 @@ class Attached:
     def leave(self, signal: int = 0) -> None:
         """Give the registers back, deliver a signal if one is pending, and let go."""
         if self.give_back is not None:
-            self.give_back()
+            self.give_back(signal)
             self.give_back = None
         ptrace.request(ptrace.PTRACE_DETACH, self.tid, 0, signal)
         self.held = False

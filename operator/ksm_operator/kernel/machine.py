@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """Makes calls through one thread, from the seize to the detach."""
+    """Makes calls through one thread, from before the seize to the detach."""
 
     def before_interrupt(self) -> None:
         """The thread is seized and still runs: note what can be read now.
@@ -29,9 +29,19 @@ class Caller(Protocol):
         """
 
     def note_call(self) -> None:
-        """It is interrupted right after this: note what its registers will not tell of its call.
+        """It is seized or interrupted right after this: note what its registers will not tell.
 
         Never raises a `KernelError`, as `before_interrupt`.
+        """
+
+    def undo_eintr(self, signal: int) -> None:
+        """A stop, our own or for a signal that is delivered next: it must not end a call.
+
+        Has the thread make its call again that ends with EINTR now, unless a handler of the program
+        is about to run. Never raises a `KernelError`.
+
+        Raises:
+            OSError: the kernel refused a request.
         """
 
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:

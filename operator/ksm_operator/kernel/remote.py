@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ksm_operator.kernel.alarm import Alarm
-    from ksm_operator.kernel.machine import Machine
+    from ksm_operator.kernel.machine import Caller, Machine
     from ksm_operator.kernel.threads import Candidate
 
 
@@ -97,9 +97,14 @@ def visit(
         StillAttached: the calling thread must exit for the kernel to let go of the target.
     """
     target = Attached(process, candidate.tid, proc)
+    caller = machine.caller(target, candidate)
+    # From the seize on any signal may stop it before our interrupt does.
+    caller.note_call()
     target.seize(options)
     try:
-        return _visit(target, candidate, calls, machine=machine, alarm=alarm, abandoned=abandoned)
+        return _visit(
+            target, caller, candidate, calls, machine=machine, alarm=alarm, abandoned=abandoned
+        )
     except (ProcessGone, StillAttached):
         raise
     except KernelError as error:
@@ -111,6 +116,7 @@ def visit(
 
 def _visit(
     target: Attached,
+    caller: Caller,
     candidate: Candidate,
     calls: Sequence[Syscall],
     *,
@@ -122,7 +128,6 @@ def _visit(
     process, proc = target.process, target.proc
     if abandoned():
         raise StillAttached(f"thread {target.tid} came too late")
-    caller = machine.caller(target, candidate)
     # All that can be read while the thread runs is read before it stands still for us.
     ours = target.is_ours()
     if ours:
@@ -135,7 +140,7 @@ def _visit(
             caller.note_call()
         started = time.monotonic_ns()
         try:
-            target.stop()
+            target.stop(caller.undo_eintr)
             if not ours:
                 target.leave()
                 raise ProcessGone(process.pid)

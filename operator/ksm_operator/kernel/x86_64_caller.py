@@ -62,6 +62,7 @@ class X8664Caller:
         self._safeguard = ""
         self._mappings = Mappings([])
         self._return_path: ReturnPath | None = None
+        self._found: Registers | None = None
         self._shadow_stack = (
             ptrace.RegisterSet(ptrace.NT_X86_SHSTK, 8) if has_shadow_stacks() else None
         )
@@ -80,15 +81,21 @@ class X8664Caller:
     def note_call(self) -> None:
         """Nothing: the registers tell all of it."""
 
+    def undo_eintr(self, signal: int) -> None:  # noqa: ARG002 - the kernel looks at it
+        """See `machine.Caller.undo_eintr`: the kernel decides after the stop what runs."""
+        self._found = None
+        found = Registers()
+        if not _is_of_64_bits(found, ptrace.get_registers(self._tid, found)):
+            return
+        self._found = with_restart(found, EINTR_BECOMES_RESTART)
+        if self._found.rax != found.rax:
+            ptrace.set_registers(self._tid, self._found)
+
     def make(self, calls: Sequence[Syscall]) -> tuple[int, ...]:
         """See `machine.Caller.make`."""
-        found = self._read_registers()
-        # What is given back is fixed before the first register is changed; and where the kernel
-        # said EINTR it is given back at once, so that the program is safe from it as of now.
-        original = with_restart(found, EINTR_BECOMES_RESTART)
-        if original.rax != found.rax:
-            ptrace.set_registers(self._tid, original)
-        self._target.give_back = lambda: ptrace.set_registers(self._tid, original)
+        original = found = self._found or self._read_registers()
+        # What is given back is fixed before the first register is changed.
+        self._target.give_back = lambda _signal: ptrace.set_registers(self._tid, original)
         own_call = self._own_call(found)
         if own_call is None:
             found = self._finish_transfer(found)
@@ -111,8 +118,7 @@ class X8664Caller:
 
     def _read_registers(self) -> Registers:
         registers = Registers()
-        size = ptrace.get_registers(self._tid, registers)
-        if size != ctypes.sizeof(registers) or registers.cs != USER_CS:
+        if not _is_of_64_bits(registers, ptrace.get_registers(self._tid, registers)):
             self._target.leave()
             raise Refused(self._target.process.pid, "ThirtyTwoBit")
         return registers
@@ -180,7 +186,7 @@ class X8664Caller:
                 self._target.leave(stop.signal)  # it has transferred nothing more
                 raise Postponed(self._target.process.pid, "SignalArrived")
         whole.rax = rest.done + max(0, signed(self._read_registers().rax))
-        self._target.give_back = lambda: ptrace.set_registers(self._tid, whole)
+        self._target.give_back = lambda _signal: ptrace.set_registers(self._tid, whole)
         if is_long:
             raise self._leave("Busy", "a long transfer")
         return whole
@@ -246,3 +252,7 @@ class X8664Caller:
             self._target.leave()
             raise Postponed(pid, "Interrupted", f"a signal came during {call.name}")
         return answer
+
+
+def _is_of_64_bits(registers: Registers, size: int) -> bool:
+    return size == ctypes.sizeof(registers) and registers.cs == USER_CS
