@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         with only_one():
             archive = build.run(say)
             if not chosen.no_load and cluster.exists() and images.is_answering(NODE):
-                cluster.load(archive)
+                cluster.load(archive, say)
                 say(f"{chosen.name} is in the local cluster")
     except LocalClusterError as error:
         say(f"error: {error}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.command import REPOSITORY, Command, Kubectl
+from cluster.command import REPOSITORY, Command, Kubectl, wait_until
 from support import kernel, machine
 
 SECOND = "9"
@@ -65,6 +65,13 @@ def _left() -> dict[str, object]:
         "mounts": [line for line in mounts if NAME in line],
         "links": [link["ifname"] for link in links if link["ifname"] == LINK],
         "routes": [route["dst"] for route in routes if route.get("dev") == LINK],
+        "addresses": [
+            address
+            for route in json.loads(
+                subprocess.check_output(["ip", "-json", "route", "show", "table", "local"])
+            )
+            if (address := str(route["dst"])).startswith(f"10.99.{SECOND}.")
+        ],
         "cgroups": _cgroups(),
         "folders": [one for one in (f"/run/{NAME}", f"/var/lib/{NAME}") if Path(one).exists()],
         "files elsewhere": [str(file) for file in _files_elsewhere()],
@@ -158,6 +165,27 @@ def test_down_recovers_from_a_killed_up_and_a_killed_down(make: Command) -> None
     before = _left()
     _kill_after(make, "up", 5)
     _kill_after(make, "down", 1)
+    make("-s", "cluster-down")
+    assert _left() == before
+
+
+def test_down_takes_an_emulated_machine_along(make: Command) -> None:
+    """Nobody thinks of it when they type `make cluster-down`, and it would run on for good."""
+    make("-s", "cluster-down")
+    before = _left()
+    process = subprocess.Popen(
+        ["make", "-s", "cluster-up", "NODES=vm:7"],
+        cwd=REPOSITORY,
+        env=make.environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: any("qemu" in one for one in _processes()), BUILD_SECONDS, "it is on")
+    finally:
+        # What is seen here is seen before it has booted, too, which would take a minute.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     make("-s", "cluster-down")
     assert _left() == before
 

@@ -5,9 +5,9 @@ import http
 import json
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from local_cluster import (
@@ -16,6 +16,7 @@ from local_cluster import (
     cgroups,
     components,
     controlplane,
+    image_disk,
     images,
     layout,
     machine,
@@ -72,14 +73,11 @@ def up(say: Say, wanted: Mapping[VirtualNode, str] | None = None) -> None:
     network.ensure(NODE)
     processes.raise_file_limit()
     _start_control_plane(say)
-    for one in virtual:
-        _start_machine(one, say)
     _start_node(NODE, say)
+    _start_machines(virtual, say)
     _write_shell_folder(NODE)
     _wait_until_ready(NODE, node.kubelet(NODE), READY_SECONDS)
-    for one in virtual:
-        _wait_until_ready(one, virtual_nodes.machine(one), MACHINE_SECONDS)
-        _copy_images(NODE, one)
+    _wait_for_machines(virtual)
     names = ", ".join(one.name for one in (NODE, *virtual))
     say(f"Ready: Kubernetes with {names}, KUBECONFIG={layout.admin_kubeconfig()}")
 
@@ -110,12 +108,19 @@ def _start_control_plane(say: Say) -> None:
         processes.start(service)
 
 
-def _start_machine(one: VirtualNode, say: Say) -> None:
-    emulator = virtual_nodes.machine(one)
-    if processes.find(emulator) is None:
-        say(f"Starting {one.name}, an emulated machine ...")
-    virtual_nodes.ready(one)
-    processes.start(emulator)
+def _start_machines(virtual: Iterable[VirtualNode], say: Say) -> None:
+    for one in virtual:
+        emulator = virtual_nodes.machine(one)
+        if processes.find(emulator) is None:
+            image_disk.ensure(NODE, say)
+            say(f"Starting {one.name}, an emulated machine ...")
+        virtual_nodes.ready(one)
+        processes.start(emulator)
+
+
+def _wait_for_machines(virtual: Iterable[VirtualNode]) -> None:
+    for one in virtual:
+        _wait_until_ready(one, virtual_nodes.machine(one), MACHINE_SECONDS)
 
 
 def _start_node(one: HostNode, say: Say) -> None:
@@ -125,21 +130,12 @@ def _start_node(one: HostNode, say: Say) -> None:
         node.write_configuration(one)
     containerd = node.containerd(one)
     pid = processes.start(containerd)
-    _wait_for_containerd(one, containerd, pid)
+    images.wait_for_containerd(one.containerd_socket, containerd, pid)
     for archive in images.standing_archives():
         if not set(archives.names(archive)) <= images.present(one):
             images.load(one, archive)
     for service in node.services(one)[1:]:
         processes.start(service)
-
-
-def _wait_for_containerd(one: Node, service: Service, pid: int) -> None:
-    deadline = time.monotonic() + 30
-    while not images.is_answering(one):
-        processes.require_alive(service, pid)
-        if time.monotonic() > deadline:
-            raise LocalClusterError(f"containerd does not answer; see {service.log}")
-        time.sleep(0.1)
 
 
 def _write_shell_folder(one: Node) -> None:
@@ -159,13 +155,23 @@ def _write_shell_folder(one: Node) -> None:
     ctr.chmod(0o755)
 
 
-def node_is_ready(name: str) -> bool:
-    """Whether the API server says that this node is Ready."""
+def node_is_ready(name: str, since: float = 0) -> bool:
+    """Whether the API server says that this node is Ready.
+
+    Args:
+        name: The node's.
+        since: What its kubelet said before does not count; Unix time, s.
+    """
     status, body = controlplane.ask(f"/api/v1/nodes/{name}")
     if status != http.HTTPStatus.OK:
         return False
     conditions = json.loads(body)["status"].get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return any(
+        one["type"] == "Ready"
+        and one["status"] == "True"
+        and datetime.fromisoformat(one["lastHeartbeatTime"]).timestamp() >= since
+        for one in conditions
+    )
 
 
 def has_default_account() -> bool:
@@ -174,10 +180,9 @@ def has_default_account() -> bool:
 
 
 def _wait_until_ready(one: Node, speaker: Service, seconds: float) -> None:
-    # A node that was Ready before an interruption still says so for a while.
     started = [(service, processes.find(service)) for service in services()]
     deadline = time.monotonic() + seconds
-    while not (node_is_ready(one.name) and has_default_account() and images.is_answering(one)):
+    while not (_answers_as_ready(one) and has_default_account()):
         for service, pid in started:
             if pid is not None:
                 processes.require_alive(service, pid)
@@ -189,22 +194,30 @@ def _wait_until_ready(one: Node, speaker: Service, seconds: float) -> None:
         time.sleep(0.2)
 
 
-def _copy_images(source: HostNode, target: Node) -> None:
-    """Give a node the images that another has."""
-    with tempfile.TemporaryDirectory(dir=layout.RUN) as work:
-        for name in sorted(images.named(source) - images.named(target)):
-            archive = Path(work) / "image.tar"
-            images.export(source, name, archive)
-            images.load(target, archive)
+def _answers_as_ready(one: Node) -> bool:
+    # A node that was Ready before an interruption still says so for a while.
+    if isinstance(one, VirtualNode):
+        return node_is_ready(one.name, since=int(virtual_nodes.switched_on(one)))
+    return node_is_ready(one.name) and images.is_answering(NODE)
 
 
-def load(archive: Path) -> list[str]:
+def load(archive: Path, say: Say) -> list[str]:
     """Load an image archive into every node, and give its names.
+
+    Virtual nodes have their images on a disk, so they are switched off and on again for new ones.
 
     Raises:
         LocalClusterError: It is no image archive, or a node did not take it.
     """
-    return [name for one in nodes() for name in images.load(one, archive) if one == NODE]
+    names = images.load(NODE, archive)
+    virtual = virtual_nodes.present()
+    if virtual and not image_disk.is_current(NODE):
+        say(f"Switching {', '.join(one.name for one in virtual)} off and on, for new images ...")
+        for one in virtual:
+            _stop(virtual_nodes.machine(one))
+        _start_machines(virtual, say)
+        _wait_for_machines(virtual)
+    return names
 
 
 def nodes() -> list[Node]:
@@ -364,5 +377,5 @@ def status() -> Iterator[str]:
     for one in nodes():
         yield f"{one.name:<26} {'Ready' if node_is_ready(one.name) else 'not Ready'}"
     with contextlib.suppress(LocalClusterError):
-        for image in sorted(images.named(NODE)):
+        for image in sorted(images.digests(NODE)):
             yield f"image {image}"

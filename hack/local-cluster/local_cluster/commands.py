@@ -94,7 +94,7 @@ def _load(arguments: argparse.Namespace) -> int:
     with only_one():
         if not cluster.exists() or not images.is_answering(NODE):
             raise LocalClusterError("The local cluster is not up. Bring it up: make cluster-up")
-        for name in cluster.load(archive):
+        for name in cluster.load(archive, say):
             print(name)
     return 0
 

@@ -1,19 +1,20 @@
 """The two images every local cluster has, and loading others into the node."""
 
 import hashlib
-import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
-from local_cluster import archives, guest_ctr, layout
+from local_cluster import archives, layout, processes
 from local_cluster.archives import Image
 from local_cluster.components import program
 from local_cluster.errors import LocalClusterError
-from local_cluster.layout import HostNode, Node, VirtualNode
+from local_cluster.layout import HostNode
 from local_cluster.node import PAUSE_IMAGE
 from local_cluster.prerequisites import static_busybox, which
+from local_cluster.processes import Service
 
 BUSYBOX_IMAGE = "localhost/ksm-operator-busybox:1"
 PAUSE_SOURCE = layout.IMAGES / "pause.c"
@@ -21,6 +22,7 @@ MANAGED_LABEL = "io.cri-containerd.image=managed"
 """What containerd puts on an image once the kubelet can see it."""
 
 USABLE_SECONDS = 30.0
+START_SECONDS = 30.0
 
 
 def pause_archive() -> Path:
@@ -73,48 +75,79 @@ def standing_archives() -> list[Path]:
     return [pause_archive(), busybox_archive()]
 
 
-def _ctr(node: Node, *arguments: str, stdin: Path = Path(os.devnull)) -> str:
-    if isinstance(node, VirtualNode):
-        return guest_ctr.run(node, arguments, stdin)
-    with stdin.open("rb") as file:
-        answer = subprocess.run(
-            [program("ctr"), "--address", node.containerd_socket, "-n", "k8s.io", *arguments],
-            stdin=file,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+def ctr(socket: Path, *arguments: str) -> str:
+    """Ask the containerd that listens there, in the namespace that kubelets use.
+
+    Raises:
+        LocalClusterError: It refuses, or nobody answers.
+    """
+    answer = subprocess.run(
+        [program("ctr"), "--address", socket, "-n", "k8s.io", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if answer.returncode != 0:
         raise LocalClusterError(f"ctr {' '.join(arguments)}: {answer.stderr.strip()}")
     return answer.stdout
 
 
-def is_answering(node: Node) -> bool:
+def is_answering(node: HostNode) -> bool:
     """Whether the node's containerd answers."""
+    return _answers(node.containerd_socket)
+
+
+def _answers(socket: Path) -> bool:
     try:
-        _ctr(node, "version")
+        ctr(socket, "version")
     except LocalClusterError:
         return False
     return True
 
 
-def present(node: Node) -> set[str]:
+def wait_for_containerd(socket: Path, service: Service, pid: int) -> None:
+    """Wait until the containerd that was started answers.
+
+    Raises:
+        LocalClusterError: It ended, or does not answer.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(socket):
+        processes.require_alive(service, pid)
+        if time.monotonic() > deadline:
+            raise LocalClusterError(f"containerd does not answer; see {service.log}")
+        time.sleep(0.1)
+
+
+def present(node: HostNode) -> set[str]:
     """The images that pods on this node can use now."""
-    return set(_ctr(node, "images", "list", "-q", f"labels.{_filter(MANAGED_LABEL)}").split())
+    return set(_managed(node, "-q").split())
 
 
-def named(node: Node) -> set[str]:
-    """Those of them that a person gave a name."""
-    return {name for name in present(node) if "@" not in name and not name.startswith("sha256:")}
+def _managed(node: HostNode, *options: str) -> str:
+    filtered = f"labels.{_filter(MANAGED_LABEL)}"
+    return ctr(node.containerd_socket, "images", "list", *options, filtered)
 
 
-def export(node: HostNode, name: str, archive: Path) -> None:
-    """Write an image of a node to an archive on this machine.
+def digests(node: HostNode) -> dict[str, str]:
+    """Those of them that a person gave a name, each with its digest."""
+    _, *lines = _managed(node).splitlines()
+    fields = [line.split() for line in lines]
+    return {
+        name: digest
+        for name, _, digest, *_ in fields
+        if "@" not in name and not name.startswith("sha256:")
+    }
+
+
+def export(node: HostNode, names: Iterable[str], archive: Path) -> None:
+    """Write images of a node to an archive on this machine.
 
     Raises:
         LocalClusterError: There is no such image.
     """
-    _ctr(node, "images", "export", str(archive), name)
+    ctr(node.containerd_socket, "images", "export", str(archive), *names)
 
 
 def _filter(label: str) -> str:
@@ -122,7 +155,7 @@ def _filter(label: str) -> str:
     return f'"{key}"=={value}'
 
 
-def load(node: Node, archive: Path) -> list[str]:
+def load(node: HostNode, archive: Path) -> list[str]:
     """Load an image archive into the node and wait until pods can use it.
 
     Returns:
@@ -132,7 +165,7 @@ def load(node: Node, archive: Path) -> list[str]:
         LocalClusterError: It is no image archive, or the node did not take it.
     """
     wanted = archives.names(archive)
-    _ctr(node, "images", "import", "-", stdin=archive)
+    ctr(node.containerd_socket, "images", "import", str(archive))
     deadline = time.monotonic() + USABLE_SECONDS
     while absent := set(wanted) - present(node):
         if time.monotonic() > deadline:

@@ -16,6 +16,11 @@ from local_cluster.processes import Service
 PAUSE_IMAGE = "localhost/ksm-operator-pause:1"
 
 
+def containerd_root(node: Node) -> Path:
+    """Where the node's containerd stores images and what containers write."""
+    return node.state / "containerd"
+
+
 def containerd_config(
     node: Node, *, snapshotter: str, restrict_oom_score: bool, systemd_cgroup: bool
 ) -> str:
@@ -31,7 +36,7 @@ def containerd_config(
     cni = components.folder(components.COMPONENTS["cni"])
     return f"""\
 version = 3
-root = '{node.state}/containerd'
+root = '{containerd_root(node)}'
 state = '{node.run}/containerd'
 disabled_plugins = ['io.containerd.nri.v1.nri']
 

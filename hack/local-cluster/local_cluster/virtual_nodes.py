@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from local_cluster import certificates, guest_ctr, images, layout, network, node
+from local_cluster import certificates, image_disk, layout, network, node
 from local_cluster.components import program
 from local_cluster.errors import LocalClusterError
 from local_cluster.layout import VirtualNode
@@ -128,7 +128,7 @@ def _network(one: VirtualNode) -> Network:
         ipaddress.IPv4Interface(f"{one.address}/{length}"),
         layout.HOST_ADDRESS,
         layout.API_PORT,
-        (KUBELET_PORT, guest_ctr.PORT),
+        (KUBELET_PORT,),
     )
 
 
@@ -140,12 +140,19 @@ def machine(one: VirtualNode) -> Service:
     """Give the emulator of this node. Its log is the machine's console."""
     kernel = _kernels()[one.kernel]
     disk = _disk(kernel.architecture)
-    words = (f"systemd.unit={_TARGET}", "systemd.show_status=0")
+    # Go programs wake up for microseconds, each time into an emulated processor that is cold: with
+    # no timers but the tick they sleep on.
+    words = (f"systemd.unit={_TARGET}", "systemd.show_status=0", "highres=off")
     link = _network(one)
     return Service(
         f"qemu-{one.name}",
         server.command_line(
-            kernel, name=one.name, disk=disk, start=_initrd(one), network=link, words=words
+            kernel,
+            name=one.name,
+            disks=(disk, image_disk.FILE),
+            start=_initrd(one),
+            network=link,
+            words=words,
         ),
         niceness=NICENESS,
         mark=one.name,
@@ -160,10 +167,21 @@ def ready(one: VirtualNode) -> None:
         files = {path: text.encode() for path, text in _files(one).items()}
         identity = certificates.kubelet(one)
         copied = (certificates.AUTHORITY, identity.certificate, identity.key)
-        files |= {path: path.read_bytes() for path in (*copied, *images.standing_archives())}
-        content = server.initrd(_kernels()[one.kernel], _network(one), layout.SERVICE_PREFIX, files)
+        files |= {path: path.read_bytes() for path in copied}
+        content = server.initrd(
+            _kernels()[one.kernel],
+            _network(one),
+            route=layout.SERVICE_PREFIX,
+            mounted=node.containerd_root(one),
+            files=files,
+        )
         _initrd(one).touch(mode=0o600)
         _initrd(one).write_bytes(content)
+
+
+def switched_on(one: VirtualNode) -> float:
+    """When the machine was switched on, Unix time, s."""
+    return _initrd(one).stat().st_mtime
 
 
 def _files(one: VirtualNode) -> dict[Path, str]:
@@ -178,11 +196,9 @@ def _files(one: VirtualNode) -> dict[Path, str]:
     }
     services = node.services(one)
     units = {f"{service.name}.service": _unit(one, service) for service in services}
-    wanted = " ".join((*units, "ctr.socket"))
-    target = f"[Unit]\nRequires={wanted}\nAllowIsolate=yes\n"
+    target = f"[Unit]\nRequires={' '.join(units)}\nAllowIsolate=yes\n"
     return {
         **node.configuration(one, containerd, kubelet),
-        **guest_ctr.files(one),
         **{_UNITS / name: text for name, text in {**units, _TARGET: target}.items()},
         Path("/etc/hostname"): f"{one.name}\n",
     }
@@ -195,9 +211,7 @@ def _unit(one: VirtualNode, service: Service) -> str:
     details = []
     before = ""
     if service == containerd:
-        imports = f"{program('ctr')} --address {one.containerd_socket} -n k8s.io images import"
         details += ["Type=notify", "Delegate=yes", "KillMode=process", "LimitNOFILE=1048576"]
-        details += [f"ExecStartPost={imports} {file}" for file in images.standing_archives()]
     else:
         before = f"After={containerd.name}.service\n"
     if service == node.kubelet(one):

@@ -77,7 +77,11 @@ def _make(architecture: Architecture, programs: Sequence[Path], work: Path) -> N
         place = root / program.relative_to("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(program, place)
-    file = work / "result" / "disk"
+    make_file_system(root, work / "result" / "disk")
+
+
+def make_file_system(root: Path, file: Path) -> None:
+    """Make a disk with what is in a folder."""
     with file.open("wb") as output:
         output.truncate(BYTES)
     # Nobody keeps anything on it: a machine that is switched off forgets what it wrote.

@@ -53,13 +53,16 @@ class Network:
         return ["-netdev", ",".join(parts), "-device", "virtio-net-pci,netdev=net,romfile="]
 
 
-def initrd(kernel: Kernel, network: Network, route: str, files: Mapping[Path, bytes]) -> bytes:
+def initrd(
+    kernel: Kernel, network: Network, *, route: str, mounted: Path, files: Mapping[Path, bytes]
+) -> bytes:
     """What the machine starts with, and puts on its disk at every start.
 
     Args:
         kernel: Its kernel.
         network: Its network.
         route: Addresses that it looks for at this machine's, beside its neighbours.
+        mounted: Where it mounts its second disk.
         files: What it has beside what is on its disk. Only root may read them.
     """
     buffer = io.BytesIO()
@@ -72,7 +75,13 @@ def initrd(kernel: Kernel, network: Network, route: str, files: Mapping[Path, by
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
     archive.link("bin/sh", "busybox")
     archive.file("init", (GUEST / "server-init").read_bytes(), 0o755)
-    words = {"ADDRESS": network.address, "HOST": network.host, "ROUTE": route, "LINK": LINK}
+    words = {
+        "ADDRESS": network.address,
+        "HOST": network.host,
+        "ROUTE": route,
+        "LINK": LINK,
+        "MOUNTED": mounted,
+    }
     archive.file("settings", "".join(f"{key}={value}\n" for key, value in words.items()).encode())
     for module in sorted((images.kernel_folder(kernel) / "modules").iterdir()):
         archive.file(f"modules/{module.name}", module.read_bytes())
@@ -83,14 +92,20 @@ def initrd(kernel: Kernel, network: Network, route: str, files: Mapping[Path, by
 
 
 def command_line(
-    kernel: Kernel, *, name: str, disk: Path, start: Path, network: Network, words: Iterable[str]
+    kernel: Kernel,
+    *,
+    name: str,
+    disks: Iterable[Path],
+    start: Path,
+    network: Network,
+    words: Iterable[str],
 ) -> tuple[str, ...]:
     """What starts the emulator.
 
     Args:
         kernel: Its kernel.
         name: The machine's.
-        disk: Read only; what the machine writes is gone when it is switched off.
+        disks: Its root first. Read only; what the machine writes is gone when it is switched off.
         start: The file with its initrd.
         network: Its network.
         words: For its kernel.
@@ -108,8 +123,12 @@ def command_line(
         *("-accel", "tcg,thread=single", "-smp", "1", "-m", str(MEBIBYTES)),
         *("-kernel", str(images.kernel_folder(kernel) / "vmlinuz"), "-initrd", str(start)),
         *("-append", " ".join(kernel_words)),
-        *("-drive", f"file={disk},format=raw,if=none,id=disk,snapshot=on"),
-        *("-device", "virtio-blk-pci,drive=disk"),
+        *(word for number, disk in enumerate(disks) for word in _drive(f"disk{number}", disk)),
         *network.words(),
         *("-serial", "stdio"),
     )
+
+
+def _drive(name: str, disk: Path) -> tuple[str, ...]:
+    drive = f"file={disk},format=raw,if=none,id={name},snapshot=on"
+    return ("-drive", drive, "-device", f"virtio-blk-pci,drive={name}")
