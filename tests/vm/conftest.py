@@ -64,7 +64,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not session.config.option.collectonly:
         guests = session.config.stash[GUESTS].values()
         session.config.pluginmanager.register(Standstill(guests))
-        for guest in guests:
+        # The longest first, so that none is left alone at the end.
+        for guest in sorted(guests, key=lambda guest: -len(guest.names)):
             guest.start()
 
 
@@ -92,6 +93,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Nothing is left running, whatever ended the session."""
     for guest in session.config.stash.get(GUESTS, {}).values():
         guest.stop()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Where the time of the vm tier went: nothing else tells."""
+    for guest in config.stash.get(GUESTS, {}).values():
+        if guest.reported():
+            terminalreporter.write_line(f"guest {guest.time()}")
 
 
 @pytest.fixture

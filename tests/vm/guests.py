@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 AT_ONCE = 2
 SECONDS = 3000
 TAIL_LINES = 60
+LONGEST = 3
 
 # A kernel that complains has failed, whatever its programs say.
 COMPLAINTS = "BUG:|Oops|WARNING:|general protection|self-detected stall|blocked for more than"
@@ -108,6 +109,13 @@ class Guest:
     def reported(self) -> set[str]:
         """The tests of which it has said how they ended."""
         return set(self._results)
+
+    def time(self) -> str:
+        """How long its tests took by its own clock, and which of them the longest."""
+        seconds = {name: float(one["seconds"]) for name, one in self._results.items()}
+        longest = sorted(seconds, key=lambda name: -seconds[name])[:LONGEST]
+        each = ", ".join(f"{name.rpartition('/')[2]} {seconds[name]:.0f} s" for name in longest)
+        return f"{self.kernel}: {len(seconds)} tests in {sum(seconds.values()):.0f} s; {each}"
 
     def _run(self) -> None:
         code = 1
