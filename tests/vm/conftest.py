@@ -54,7 +54,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Boot each kernel that a selected test is about."""
     wanted: defaultdict[str, list[str]] = defaultdict(list)
     for item in session.items:
-        if "guest" in getattr(item, "fixturenames", ()):
+        if item.get_closest_marker("vm") and "guest" in getattr(item, "fixturenames", ()):
             parameters = item.callspec.params  # type: ignore[attr-defined]
             wanted[parameters["kernel"]] += [parameters["name"]] if "name" in parameters else []
     session.config.stash[GUESTS] = {
