@@ -33,6 +33,8 @@ class Stage:
         self._policies: list[str] = []
 
     def __enter__(self) -> Self:
+        # While pages count as shared, of whomever, the kernel refuses some of what a policy sets.
+        kernel.forget_the_dead()
         return self
 
     def __exit__(

@@ -75,20 +75,22 @@ def restore(before: dict[str, bytes]) -> None:
     Switching the advisor changes pages_to_scan, so the mode goes first, and ksmd itself last.
     """
     if any(settings().get(name) != before.get(name) for name in _REFUSED_WHILE_SHARED):
-        _forget_the_dead()
+        forget_the_dead()
     names = ["advisor_mode", *(name for name in before if name not in ("advisor_mode", "run"))]
     for name in [*names, "run"]:
         if name in before and (KSM / name).read_bytes() != before[name]:
             write_setting(name, _value(before[name]))
 
 
-def _forget_the_dead() -> None:
+def forget_the_dead() -> None:
     """Let ksmd notice that the processes of its pages ended: it counts them until it looks."""
     deadline = time.monotonic() + FORGET_SECONDS
     if counter("pages_shared") and not merging_processes():
+        run = counter("run")
         write_setting("run", 1)
         while counter("pages_shared") and time.monotonic() < deadline:
             time.sleep(0.05)
+        write_setting("run", run)
 
 
 def _value(raw: bytes) -> str:

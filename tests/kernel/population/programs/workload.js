@@ -21,6 +21,10 @@ const server = http.createServer((request, response) => {
   request.on("end", () => response.end(digest(Buffer.concat(parts))));
 });
 
+// On a machine that stands still for a while, a client would write to a connection that the server
+// has just closed because nothing came.
+server.keepAliveTimeout = 0;
+
 function ask(agent, port) {
   const body = crypto.randomBytes(1 + Math.floor(Math.random() * 100000));
   return new Promise((resolve) => {
