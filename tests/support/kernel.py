@@ -101,6 +101,7 @@ def _value(raw: bytes) -> str:
 @contextlib.contextmanager
 def settings_put_back() -> Iterator[dict[str, bytes]]:
     """Put every writable file back at the end, whatever happened in between."""
+    forget_the_dead()
     before = settings()
     try:
         yield before
