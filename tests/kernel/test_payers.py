@@ -25,10 +25,9 @@ from ksm_operator.kernel.frames import (
     OWN_FLAG,
     PageFlags,
     anonymous_frames,
-    open_pagemap,
 )
 from ksm_operator.kernel.payers import cgroup_inodes, survey_payers
-from ksm_operator.kernel.procfs import PROC
+from ksm_operator.kernel.procfs import PROC, open_memory_file
 from ksm_operator.kernel.shares import charged_elsewhere, share_of
 from support import kernel
 
@@ -155,7 +154,7 @@ def test_what_marks_a_merged_page_where_its_flag_does_not(pair: Pair) -> None:
     (_, one), _ = pair
     with contextlib.ExitStack() as files:
         flags = PageFlags(files, PROC)
-        pagemap = open_pagemap(one.process, files, PROC)
+        pagemap = open_memory_file(one.process, "pagemap", files, PROC)
         frames: list[int] = []
         for vma in read_vmas(one.process):
             data = os.pread(pagemap, vma.size // page_size() * 8, vma.start // page_size() * 8)

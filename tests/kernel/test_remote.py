@@ -1,12 +1,10 @@
 """A visit leaves no trace: whatever the target waits in ends as it would have ended."""
 
 import contextlib
-import os
 import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import KernelError, Postponed, ProcessGone, Syscall, Tracer
 from ksm_operator.kernel.enrol import set_merge
 from ksm_operator.kernel.procfs import Process
-from support import kernel
 
 pytestmark = pytest.mark.alone
 
@@ -57,64 +54,6 @@ def test_call_ends_as_if_nothing_had_been(
     assert target.popen.wait(10) == 0
 
 
-@pytest.mark.parametrize("name", ["ppoll_endless", "epoll_pwait_endless", "read", "nanosleep"])
-def test_handler_still_ends_a_call(name: str, blocking: Path, start: Start, tracer: Tracer) -> None:
-    """A program that waits to be woken by a signal would hang if we took its EINTR away."""
-    case = next(case for case in CASES if case.name == name)
-    target = start(str(blocking), name, "interruptible")
-    assert target.reaches_syscall(case.call)
-    stop = threading.Event()
-
-    def visits() -> None:
-        while not stop.is_set():
-            with contextlib.suppress(Postponed, ProcessGone):
-                tracer.call(target.process, [get_merge()])
-
-    visitor = threading.Thread(target=visits)
-    visitor.start()
-    try:
-        target.popen.send_signal(signal.SIGUSR1)
-        outcome = read_outcome(target.line())
-    finally:
-        stop.set()
-        visitor.join()
-    assert outcome.answer[:2] == (-1, 4)
-
-
-@pytest.mark.parametrize("name", ["semop", "epoll_pwait", "epoll_pwait_endless", "read"])
-def test_ignored_signal_ends_no_call(
-    name: str, blocking: Path, start: Start, tracer: Tracer
-) -> None:
-    """A child that ends during a visit sends a signal that nobody handles, and nobody may see."""
-    case = next(case for case in CASES if case.name == name)
-    target = start(str(blocking), name)
-    over = threading.Event()
-
-    def signals() -> None:
-        while not over.wait(0.0005):
-            # Not by Popen: it waits for its child first, and would take the tracer's stops away.
-            os.kill(target.pid, signal.SIGCHLD)
-
-    sender = threading.Thread(target=signals)
-    sender.start()
-    arrived = 0
-    try:
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until:
-            try:
-                tracer.call(target.process, [get_merge()])
-            except Postponed:
-                arrived += 1
-            except ProcessGone:
-                break
-    finally:
-        over.set()
-        sender.join()
-    outcome = read_outcome(target.line())
-    assert (outcome.answer, outcome.state) == (case.answer, "whole")
-    print(arrived, "visits postponed")
-
-
 def test_population_checks_itself(blocking: Path, start: Start, tracer: Tracer) -> None:
     """Hundreds of visits over every kind of wait at once: nobody ends otherwise than alone."""
     visits = 0
@@ -140,60 +79,6 @@ def test_running_program_computes_the_same(blocking: Path, start: Start, tracer:
         assert turn(tracer, target, on=number % 2 == 0) == "user code"
     target.popen.send_signal(signal.SIGUSR1)
     assert read_outcome(target.line()).state == "whole"
-
-
-def test_all_signals_arrive_during_visits(start: Start, tracer: Tracer) -> None:
-    """A signal that comes while we hold the target is delivered, not lost."""
-    target = start(
-        code="""
-import signal, sys
-count = 0
-def handler(number, frame):
-    global count
-    count += 1
-    print(count, flush=True)
-signal.signal(signal.SIGUSR1, handler)
-print("ready", flush=True)
-while True:
-    signal.pause()
-"""
-    )
-    for number in range(1, 101):
-        target.popen.send_signal(10)
-        turn(tracer, target, on=bool(number % 2))
-        assert target.line() == str(number)
-
-
-def test_timer_signals_at_high_rate_do_not_starve_a_visit(start: Start, tracer: Tracer) -> None:
-    """A profiler's timer must not make a process impossible to enrol, nor lose ticks to us."""
-    target = start(
-        code="""
-import signal, time
-ticks = 0
-def handler(number, frame):
-    global ticks
-    ticks += 1
-signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
-print("ready", flush=True)
-end = time.monotonic() + 1
-while time.monotonic() < end:
-    time.sleep(0.1)
-print(ticks)
-"""
-    )
-    done = 0
-    for number in range(20):
-        try:
-            visit = tracer.call(target.process, [set_merge(on=number % 2 == 0)])
-        except Postponed as error:
-            assert error.reason in {"SignalArrived", "Interrupted", "Busy"}  # noqa: PT017 - it may pass
-            continue
-        assert visit.results == (0,)
-        assert kernel.merge_any(target.pid) == (number % 2 == 0)
-        done += 1
-    assert done >= 15
-    assert int(target.line()) > 100
 
 
 def test_stopped_target_is_left_stopped(start: Start, tracer: Tracer) -> None:

@@ -139,6 +139,7 @@ GOES_ON_ON_X86_64 = goes_on(
 
 REMOTE = (
     "test_remote.py",
+    "test_signals.py",
     "test_dead_man.py::test_user_code_keeps_every_register",
     "test_dead_man.py::test_several_calls_in_one_visit",
     "test_dead_man.py::test_the_target_makes_our_call_by_itself",

@@ -8,9 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.errors import KernelError, ProcessGone
-from ksm_operator.kernel.frames import open_pagemap
-from ksm_operator.kernel.procfs import Process, is_alive, live_thread, page_size
+from ksm_operator.kernel.procfs import Process, open_memory_file, page_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,8 +56,8 @@ def read_blocks(process: Process, vmas: Iterable[Vma], proc: Path) -> Iterator[B
     """
     size = page_size()
     with ExitStack() as files:
-        pagemap = open_pagemap(process, files, proc)
-        memory = _open_memory(process, files, proc)
+        pagemap = open_memory_file(process, "pagemap", files, proc)
+        memory = open_memory_file(process, "mem", files, proc)
         for vma in vmas:
             if not can_be_read(vma):
                 continue
@@ -87,22 +85,3 @@ def runs(entries: Iterable[bool], longest: int) -> Iterator[tuple[int, int]]:
         start, end = (index, index + 1) if wanted else (index + 1, index + 1)
     if end > start:
         yield start, end - start
-
-
-def _open_memory(process: Process, files: ExitStack, proc: Path) -> int:
-    # As with pagemap: the leader may have exited before its process.
-    tid = live_thread(process.pid, proc=proc)
-    try:
-        fd = os.open(
-            proc / str(process.pid) / "task" / str(tid) / "mem", os.O_RDONLY | os.O_CLOEXEC
-        )
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise ProcessGone(process.pid) from error
-    except OSError as error:
-        raise KernelError(
-            f"the memory of process {process.pid} cannot be read ({error.strerror}): root is needed"
-        ) from error
-    files.callback(os.close, fd)
-    if not is_alive(process, proc=proc):
-        raise ProcessGone(process.pid)
-    return fd

@@ -13,8 +13,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.errors import KernelError, ProcessGone, Unsupported
-from ksm_operator.kernel.procfs import Process, is_alive, live_thread
+from ksm_operator.kernel.errors import KernelError, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -161,31 +160,6 @@ def read_words(fd: int, frames: Sequence[int]) -> array[int]:
             words.append(block[at] if at < len(block) else 0)
             index += 1
     return words
-
-
-def open_pagemap(process: Process, files: ExitStack, proc: Path) -> int:
-    """/proc/PID/pagemap of this very process, closed with `files`.
-
-    Raises:
-        ProcessGone: it exited.
-        KernelError: no right to read it.
-    """
-    # The leader of a process may have exited before it: its memory is seen through the others.
-    tid = live_thread(process.pid, proc=proc)
-    try:
-        fd = os.open(
-            proc / str(process.pid) / "task" / str(tid) / "pagemap", os.O_RDONLY | os.O_CLOEXEC
-        )
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise ProcessGone(process.pid) from error
-    except OSError as error:
-        raise KernelError(
-            f"/proc/{process.pid}/pagemap cannot be read ({error.strerror}): root is needed"
-        ) from error
-    files.callback(os.close, fd)
-    if not is_alive(process, proc=proc):
-        raise ProcessGone(process.pid)
-    return fd
 
 
 def open_node_file(name: str, files: ExitStack, proc: Path) -> int:

@@ -23,7 +23,7 @@ from ksm_operator.kernel.maps import read_maps
 from ksm_operator.kernel.payers import ChunkPayers
 from ksm_operator.kernel.procfs import PROC, Process, page_size
 from ksm_operator.kernel.ranges import Range, common, joined
-from ksm_operator.kernel.release import MARGIN_BYTES, Chunk, give_back_steps
+from ksm_operator.kernel.release import MARGIN_BYTES, give_back_steps
 from ksm_operator.kernel.scene import Scene, look_steps
 from ksm_operator.kernel.turns import Turn
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from ksm_operator.kernel.chunks import Chunk
     from ksm_operator.kernel.headroom import Rooms
     from ksm_operator.kernel.tracer import RemoteCalls
 

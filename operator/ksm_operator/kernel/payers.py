@@ -24,13 +24,12 @@ from ksm_operator.kernel.frames import (
     PageFlags,
     anonymous_frames,
     open_node_file,
-    open_pagemap,
     read_words,
     sample,
 )
 from ksm_operator.kernel.headroom import path_up
 from ksm_operator.kernel.ksm_stat import read_ksm_stat
-from ksm_operator.kernel.procfs import PROC, Process, page_size
+from ksm_operator.kernel.procfs import PROC, Process, open_memory_file, page_size
 from ksm_operator.kernel.shares import Cost, Survey, group_pages
 from ksm_operator.kernel.smaps import read_vmas
 from ksm_operator.kernel.steps import run
@@ -125,7 +124,7 @@ class ChunkPayers:
         """
         self._files = ExitStack()
         try:
-            self._pagemap = open_pagemap(process, self._files, proc)
+            self._pagemap = open_memory_file(process, "pagemap", self._files, proc)
             self._flags = PageFlags(self._files, proc)
             self._cgroups = open_node_file("kpagecgroup", self._files, proc)
         except BaseException:
@@ -219,7 +218,7 @@ def _collect(
     scanned = 0
     frames: list[int] = []
     with ExitStack() as files:
-        pagemap = open_pagemap(process, files, proc)
+        pagemap = open_memory_file(process, "pagemap", files, proc)
         for vma in vmas:
             for start in range(vma.start, vma.end, BLOCK_PAGES * size):
                 pages = min(BLOCK_PAGES, (vma.end - start) // size)

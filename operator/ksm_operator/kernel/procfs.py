@@ -16,6 +16,7 @@ from ksm_operator.kernel.errors import KernelError, ProcessGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import ExitStack
 
 PROC: Final = Path("/proc")
 
@@ -224,6 +225,26 @@ def read_memory_file(process: Process, name: str, *, proc: Path = PROC) -> bytes
     if tid is None or tid == process.pid:
         return data
     return read_file(f"{proc}/{process.pid}/task/{tid}/{name}", process.pid)
+
+
+def open_memory_file(process: Process, name: str, files: ExitStack, proc: Path) -> int:
+    """Such a file of this very process, to be read in places; closed with `files`.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to read it.
+    """
+    tid = live_thread(process.pid, proc=proc)
+    path = f"{proc}/{process.pid}/task/{tid}/{name}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessGone(process.pid) from error
+    except OSError as error:
+        raise KernelError(f"{path} cannot be read ({error.strerror}): root is needed") from error
+    files.callback(os.close, fd)
+    check_alive(process, proc=proc)
+    return fd
 
 
 def read_parent(pid: int, *, proc: Path = PROC) -> int | None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ksm_operator.kernel.chunks import chunks, parts_of
 from ksm_operator.kernel.madvise import MOST_RANGES, SPARSE_FROM_BYTES, choose
 from ksm_operator.kernel.marks import own_ranges
 from ksm_operator.kernel.ranges import (
@@ -14,7 +15,7 @@ from ksm_operator.kernel.ranges import (
     joined,
     without,
 )
-from ksm_operator.kernel.release import CHUNK_BYTES, chunks, parts_of
+from ksm_operator.kernel.release import CHUNK_BYTES
 from ksm_operator.kernel.smaps import Vma
 
 MIB = 1 << 20

@@ -5,14 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksm_operator.kernel.release import (
-    CHUNK_BYTES,
-    SPARSE_CHUNK_BYTES,
-    aligned,
-    chunks,
-    halved,
-    needs_step,
-)
+from ksm_operator.kernel.chunks import SPARSE_CHUNK_BYTES, aligned, chunks, halved, needs_step
+from ksm_operator.kernel.release import CHUNK_BYTES
 from ksm_operator.kernel.smaps import Vma
 
 PAGE = 4096
