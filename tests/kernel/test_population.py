@@ -4,6 +4,7 @@ import math
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from kernel.population import build, injection, kinds
 from kernel.population.build import Programs
 from kernel.population.container import Container
+from kernel.population.injection import Start
+from kernel.population.kinds import Kind
 from ksm_operator.kernel import Helper, probe
 from local_cluster import cluster, components
 from local_cluster.errors import LocalClusterError
@@ -22,8 +25,11 @@ INJECTIONS = {"calls": 612, "programs": 252, "container": 144}
 """How many there are at least, in all: a thousand."""
 
 SOAK_SHARE = int(os.environ.get("SOAK_INJECTIONS_PER_KIND", "200"))
-WAVE = 12
-"""Kinds that run at the same time."""
+WAITING_WAVE = 12
+"""Kinds that run at the same time, where most of their threads wait."""
+
+BUSY_WAVE = 2 * (os.cpu_count() or 1)
+"""The same where they work: a visit takes several turns of a CPU, and waits for each."""
 
 SECONDS_PER_INJECTION = 2
 """Far more than it takes: a machine that is busy gets its time."""
@@ -56,20 +62,32 @@ def merging(ksm_settings: dict[str, bytes]) -> None:
     kernel.write_setting("run", 1)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where programs run.
+
+    Attributes:
+        kinds: of these.
+        start: starts one of them.
+        wave_size: how many kinds run at the same time.
+    """
+
+    kinds: list[Kind]
+    start: Start
+    wave_size: int
+
+
 def run_in_waves(
-    all_kinds: list[kinds.Kind],
-    share: int,
-    helper: Helper,
-    folder: Path,
-    start: injection.Start,
+    place: Place, share: int, helper: Helper, folder: Path
 ) -> dict[str, injection.Tally]:
     """Some kinds at a time, in an order that differs each time."""
     tallies: dict[str, injection.Tally] = {}
-    order = random.sample(all_kinds, len(all_kinds))
-    for first in range(0, len(order), WAVE):
+    order = random.sample(place.kinds, len(place.kinds))
+    for first in range(0, len(order), place.wave_size):
         wave = folder / f"wave-{first}"
         wave.mkdir()
-        population = injection.Population(order[first : first + WAVE], wave, helper, start=start)
+        some = order[first : first + place.wave_size]
+        population = injection.Population(some, wave, helper, start=place.start)
         try:
             population.run(share)
             population.end()
@@ -89,10 +107,6 @@ def judge(tallies: dict[str, injection.Tally]) -> None:
     assert not late
 
 
-Place = tuple[list[kinds.Kind], injection.Start]
-"""Kinds of programs, and how they are started."""
-
-
 @pytest.fixture(params=INJECTIONS)
 def place(
     request: pytest.FixtureRequest, programs: Programs, merging: None, tmp_path: Path
@@ -101,7 +115,10 @@ def place(
     workloads = [*kinds.c_kinds(programs), *kinds.runtime_kinds(programs)]
     calls = kinds.call_kinds(programs)
     if request.param != "container":
-        yield calls if request.param == "calls" else workloads, injection.start_here
+        if request.param == "calls":
+            yield Place(calls, injection.start_here, WAITING_WAVE)
+        else:
+            yield Place(workloads, injection.start_here, BUSY_WAVE)
         return
     try:
         cluster.prepare(("runc",), print)
@@ -113,7 +130,7 @@ def place(
     with container.running():
         # The profile forbids io_uring.
         allowed = [kind for kind in calls if "io_uring" not in kind.name]
-        yield [*random.sample(allowed, 6), *workloads], container.start
+        yield Place([*random.sample(allowed, 6), *workloads], container.start, BUSY_WAVE)
 
 
 @pytest.mark.timeout(sum(INJECTIONS.values()) * SECONDS_PER_INJECTION, func_only=True)
@@ -121,15 +138,13 @@ def test_population(
     request: pytest.FixtureRequest, place: Place, helper: Helper, tmp_path: Path
 ) -> None:
     """What a program computes, receives and sees of time is what it would be without us."""
-    all_kinds, start = place
     name = request.node.callspec.params["place"]
-    share = math.ceil(INJECTIONS[name] / len(all_kinds))
-    judge(run_in_waves(all_kinds, share, helper, tmp_path, start))
+    share = math.ceil(INJECTIONS[name] / len(place.kinds))
+    judge(run_in_waves(place, share, helper, tmp_path))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(SOAK_SECONDS, func_only=True)
 def test_soak(place: Place, helper: Helper, tmp_path: Path) -> None:
     """What comes once in thousands of times comes here."""
-    all_kinds, start = place
-    judge(run_in_waves(all_kinds, SOAK_SHARE, helper, tmp_path, start))
+    judge(run_in_waves(place, SOAK_SHARE, helper, tmp_path))
