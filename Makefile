@@ -76,7 +76,7 @@ test-vm: setup ## The vm tier: the kernel tier on other kernels, in QEMU
 	$(RUN) pytest tests/vm $(PYTEST_ARGS)
 
 .PHONY: soak
-soak: setup needs ## Over 10,000 visits to programs that check themselves (root; half an hour)
+soak: setup needs ## Over 10,000 visits to programs that check themselves (root; a quarter of an hour)
 	$(RUN) pytest -m soak -s tests/kernel $(PYTEST_ARGS)
 
 ##@ Benchmarks

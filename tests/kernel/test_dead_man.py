@@ -144,7 +144,10 @@ def test_the_target_makes_our_call_by_itself(begin: Callable[[str, str], Target]
 
 def below_stack(target: Target) -> tuple[int, bytes]:
     """The memory that a frame would be written to."""
-    stack_pointer = int(Path(f"/proc/{target.pid}/syscall").read_text().split()[7], 16)
+    file = Path(f"/proc/{target.pid}/syscall")
+    # Right after a visit it is on its way back into its call.
+    wait_until(lambda: file.read_text() != "running\n", "the target in its call")
+    stack_pointer = int(file.read_text().split()[7], 16)
     with Path(f"/proc/{target.pid}/mem").open("rb", buffering=0) as memory:
         return stack_pointer, os.pread(memory.fileno(), 8192, stack_pointer - 8192)
 

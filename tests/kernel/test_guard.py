@@ -47,7 +47,9 @@ def guard(hierarchy: Hierarchy, tracer: Tracer) -> Guard:
 
     def look(*targets: Target, ours: Callable[[Process], bool] = lambda _: True) -> Relief:
         processes = [target.process for target in targets]
-        return run(relieve(lambda: processes, ours, tracer, Rooms(hierarchy, RESERVE)))
+        keeps_flags = probe().unmerge_keeps_flags is True
+        rooms = Rooms(hierarchy, RESERVE)
+        return run(relieve(lambda: processes, ours, tracer, rooms, keeps_flags=keeps_flags))
 
     return look
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from array import array
 from pathlib import Path
 
 import pytest
@@ -158,7 +157,7 @@ def test_what_marks_a_merged_page_where_its_flag_does_not(pair: Pair) -> None:
         frames: list[int] = []
         for vma in read_vmas(one.process):
             data = os.pread(pagemap, vma.size // page_size() * 8, vma.start // page_size() * 8)
-            frames += anonymous_frames(array("Q", data))
+            frames += anonymous_frames(data)
         words = flags.words(sorted(frames))
     if not flags.mark.is_sure:
         assert all(OWN_FLAG.is_on(word) for word in words), "what it is there for"

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,26 @@ from kernel.conftest import Cgroup, Start, Target, intact, wait_until
 from ksm_operator.kernel import (
     Hierarchy,
     ProcessGone,
+    ReleaseProgress,
     Tracer,
     enrol,
     memory_headroom,
-    release,
+    probe,
 )
+from ksm_operator.kernel import release as release_process
 from ksm_operator.kernel.procfs import page_size
 from support import kernel
 
 MIB = 1 << 20
 Holder = Callable[..., Target]
+Release = Callable[..., ReleaseProgress]
+
+
+@pytest.fixture(params=[True, False], ids=["as_probed", "by_smaps"])
+def release(request: pytest.FixtureRequest) -> Release:
+    """As it is done on this kernel, and as where less is known of it."""
+    keeps_flags = request.param and probe().unmerge_keeps_flags is True
+    return partial(release_process, keeps_flags=keeps_flags)
 
 
 def mergeable_ranges(pid: int) -> int:
@@ -47,7 +58,9 @@ def merge(tracer: Tracer, *targets: Target, mebibytes: int) -> None:
     )
 
 
-def test_pages_merge_and_come_back(holder: Holder, ksmd: None, tracer: Tracer) -> None:
+def test_pages_merge_and_come_back(
+    holder: Holder, ksmd: None, tracer: Tracer, release: Release
+) -> None:
     """The whole way: two programs with the same memory, merged, released, unharmed."""
     one, two = holder(32), holder(32)
     merge(tracer, one, two, mebibytes=31)
@@ -65,7 +78,7 @@ def test_pages_merge_and_come_back(holder: Holder, ksmd: None, tracer: Tracer) -
         assert intact(target)
 
 
-def test_release_of_one_that_never_merged(start: Start, tracer: Tracer) -> None:
+def test_release_of_one_that_never_merged(start: Start, tracer: Tracer, release: Release) -> None:
     """Nothing merged, nothing to wait for: merging is off at once, and a second time is fine."""
     target = start("sh", "-c", "echo ready; read line")
     target.wait_for_state("S")
@@ -75,7 +88,9 @@ def test_release_of_one_that_never_merged(start: Start, tracer: Tracer) -> None:
         assert mergeable_ranges(target.pid) == 0
 
 
-def test_no_headroom_touches_nothing(holder: Holder, ksmd: None, tracer: Tracer) -> None:
+def test_no_headroom_touches_nothing(
+    holder: Holder, ksmd: None, tracer: Tracer, release: Release
+) -> None:
     """Without room every page stays merged, and the answer says how much that is."""
     one, two = holder(16), holder(16)
     merge(tracer, one, two, mebibytes=15)
@@ -87,8 +102,9 @@ def test_no_headroom_touches_nothing(holder: Holder, ksmd: None, tracer: Tracer)
     assert release(one.process, tracer, lambda: 64 * MIB).done
 
 
+@pytest.mark.usefixtures("ksmd")
 def test_a_cgroup_without_room_is_not_killed(
-    holder: Holder, cgroup: Cgroup, hierarchy: Hierarchy, ksmd: None, tracer: Tracer
+    holder: Holder, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, release: Release
 ) -> None:
     """Unmerging over a limit would kill: release stops before it, and goes on when it is raised."""
     first, second = cgroup.child("one"), cgroup.child("two")
@@ -136,7 +152,9 @@ def test_headroom_counts_clean_cache_as_room(
     assert target.popen.poll() is None
 
 
-def test_sparse_reservation_is_released_in_steps(start: Start, tracer: Tracer) -> None:
+def test_sparse_reservation_is_released_in_steps(
+    start: Start, tracer: Tracer, release: Release
+) -> None:
     """A runtime that reserves gigabytes must not stand still while its addresses are walked."""
     target = start(
         code="""
@@ -171,7 +189,7 @@ print(worst, flush=True)
 
 
 def test_release_under_a_program_that_goes_on_working(
-    start: Start, ksmd: None, tracer: Tracer
+    start: Start, ksmd: None, tracer: Tracer, release: Release
 ) -> None:
     """Memory that is mapped, unmapped and forked meanwhile ends unmergeable all the same."""
     target = start(
@@ -198,7 +216,7 @@ print(all(area[5000] == 7 for area in areas), flush=True)
     assert target.line() == "True"
 
 
-def test_process_that_exits_is_gone(holder: Holder, tracer: Tracer) -> None:
+def test_process_that_exits_is_gone(holder: Holder, tracer: Tracer, release: Release) -> None:
     """Nothing to give back to the dead."""
     target = holder(1)
     enrol(target.process, tracer)

@@ -120,12 +120,12 @@ def goes_on(*calls: str) -> tuple[str, ...]:
 
 PRCTL = (
     *AGENT_BY_PRCTL,
-    "test_release.py::test_pages_merge_and_come_back",
-    "test_release.py::test_release_of_one_that_never_merged",
-    "test_release.py::test_no_headroom_touches_nothing",
-    "test_release.py::test_a_cgroup_without_room_is_not_killed",
-    "test_release.py::test_sparse_reservation_is_released_in_steps",
-    "test_release.py::test_process_that_exits_is_gone",
+    "test_release.py::test_pages_merge_and_come_back[as_probed]",
+    "test_release.py::test_release_of_one_that_never_merged[as_probed]",
+    "test_release.py::test_no_headroom_touches_nothing[as_probed]",
+    "test_release.py::test_a_cgroup_without_room_is_not_killed[as_probed]",
+    "test_release.py::test_sparse_reservation_is_released_in_steps[as_probed]",
+    "test_release.py::test_process_that_exits_is_gone[as_probed]",
     *goes_on("epoll_pwait", "futex", "nanosleep", "read"),
 )
 """Enrolling and releasing with PR_SET_MEMORY_MERGE: Linux 6.4."""
@@ -175,12 +175,18 @@ ENROLLED_AND_RELEASED = (
     "test_enrol.py::test_locked_memory_is_refused",
     "test_enrol.py::test_madvise_of_its_own_is_left_alone",
     "test_enrol.py::test_other_languages_and_shells",
-    "test_release.py::test_pages_merge_and_come_back",
-    "test_release.py::test_release_of_one_that_never_merged",
-    "test_release.py::test_no_headroom_touches_nothing",
-    "test_release.py::test_a_cgroup_without_room_is_not_killed",
+    "test_release.py::test_pages_merge_and_come_back[as_probed]",
+    "test_release.py::test_release_of_one_that_never_merged[as_probed]",
+    "test_release.py::test_no_headroom_touches_nothing[as_probed]",
+    "test_release.py::test_a_cgroup_without_room_is_not_killed[as_probed]",
 )
 """What of enrolment and release could depend on the size of a page or on the machine."""
+
+MERGED_PAGES = (
+    "test_merged_pages.py::test_which_pages_are_merged",
+    "test_merged_pages.py::test_pages_that_nobody_else_maps_any_more",
+)
+"""Where the steps of a release are cut."""
 
 HUGE_PAGES = (
     "test_huge_pages.py::test_two_percent_shared_are_left_alone",
@@ -195,12 +201,12 @@ SUBSETS: dict[str, tuple[str, ...]] = {
     "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
     "6.12": (
         *(*ANYWHERE, *FANOTIFY, *PAYERS, *REFILLS, *PRCTL, *ENROLLED_AND_RELEASED),
-        *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL),
+        *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES),
         "test_duplicates.py",
     ),
     "7": (
         *(*ANYWHERE, *FANOTIFY, *LIMITS, *PRCTL, *RUNC, *NODE_COMMAND),
-        *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64),
+        *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64, *MERGED_PAGES),
         "test_enrol.py",
         "test_frozen.py",
     ),
@@ -208,13 +214,12 @@ SUBSETS: dict[str, tuple[str, ...]] = {
         *(*ANYWHERE, *CANNOT, *FANOTIFY, *DUPLICATES_AND_MERGED, *ENROLLED_AND_RELEASED),
         *KILLED_ON_6_12,
     ),
-    "aarch64-7": ("test_frozen.py", *REMOTE, *KILLED_ON_7),
+    "aarch64-7": ("test_frozen.py", *MERGED_PAGES, *REMOTE, *KILLED_ON_7),
     "aarch64-16k": (
         "test_probe.py::test_feature",
         "test_probe.py::test_method",
         "test_probe.py::test_headroom_of_a_limited_cgroup",
-        *CANNOT,
-        *ENROLLED_AND_RELEASED,
+        *(*CANNOT, *ENROLLED_AND_RELEASED, *MERGED_PAGES),
     ),
 }
 

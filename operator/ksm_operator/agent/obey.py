@@ -13,6 +13,7 @@ from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.knobs import Knobs, Troubles
+from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import optional_values, scanning_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
@@ -29,8 +30,8 @@ log = logging.getLogger(__name__)
 
 SLICE_SECONDS: Final = 0.2
 """Work done in one tick before other things get their turn."""
-RELEASE_PAUSE: Final = 5.0
-"""Seconds until a release that did not fit is tried again."""
+RESTORE_PAUSE: Final = 5.0
+"""Seconds until values of ksmd that could not be restored are tried again."""
 CLEANUP_SECONDS: Final = 30.0
 """How long a clean-up scan may take."""
 CLEANUP_LEAST: Final = 1.0
@@ -235,7 +236,8 @@ class Obedience:
         self._end_release()
         remaining = [path for path in pending if path in self.state.containers]
         if remaining:
-            self._next_release = time.monotonic() + RELEASE_PAUSE
+            pause = pause_before_release(self.enrolment.left.values())
+            self._next_release = time.monotonic() + pause
         return not remaining
 
     def _end_release(self) -> None:
@@ -270,7 +272,7 @@ class Obedience:
             self._metrics.errors.labels("restore").inc()
             log.warning("values of ksmd not restored yet", extra={"error": str(error)})
             self._cleanup = None
-            self._next_release = time.monotonic() + RELEASE_PAUSE
+            self._next_release = time.monotonic() + RESTORE_PAUSE
             return False
         log.info("node given back", extra={"leftAlone": list(self.unrestored)})
         self._reset()

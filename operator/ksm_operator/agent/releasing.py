@@ -38,6 +38,11 @@ FAILED: Final = "Failed"
 
 NEXT_TO_NOTHING_BYTES: Final = 1 << 20
 
+ROOM_PAUSE: Final = 5.0
+"""Seconds until a release that did not fit is tried again: room comes slowly, a try costs."""
+MOMENT_PAUSE: Final = 0.5
+"""The same where it was only a bad moment for a process."""
+
 PATIENCE_SECONDS: Final = 10.0
 """How long a release may be put off by what its process is doing before the node is blocked."""
 
@@ -64,9 +69,19 @@ class Left:
     level: str | None = None
     lacking_bytes: int = 0
 
+    @property
+    def was_a_moment(self) -> bool:
+        """Its thread was busy with something that passes."""
+        return self.reason not in ("NoHeadroom", FAILED)
+
     def blocks(self, now: float) -> bool:
         """Tell whether somebody should hear of it: not of a thread that was busy for a moment."""
-        return self.reason in ("NoHeadroom", FAILED) or now - self.since >= PATIENCE_SECONDS
+        return not self.was_a_moment or now - self.since >= PATIENCE_SECONDS
+
+
+def pause_before_release(left: Iterable[Left]) -> float:
+    """Seconds until these are tried again. Pure."""
+    return MOMENT_PAUSE if all(one.was_a_moment for one in left) else ROOM_PAUSE
 
 
 class Releasing:

@@ -48,7 +48,9 @@ module                 what it answers
 :mod:`.marks`          `Marks`: that record; `settle(process, marks)` where the deed was broken off
 :mod:`.ranges`         `Range`, `joined`, `common`, `without`
 :mod:`.madvise`        merging by ranges: `choose`, `mark`, `restore_own`
+:mod:`.merged_pages`   `MergedPages(process).merged(range)`: which pages, not in its way
 :mod:`.chunks`         a release cut into steps: pure
+:mod:`.unmerge`        `Unmerging(process, tracer, headroom).give_back()`: those steps
 :mod:`.release`        `release(process, tracer, headroom, marks=...) -> ReleaseProgress`
 :mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays
 :mod:`.shares`         `share_of(survey, processes, inodes) -> Share`: with the phantom charge; pure

@@ -23,9 +23,10 @@ from ksm_operator.kernel.maps import read_maps
 from ksm_operator.kernel.payers import ChunkPayers
 from ksm_operator.kernel.procfs import PROC, Process, page_size
 from ksm_operator.kernel.ranges import Range, common, joined
-from ksm_operator.kernel.release import MARGIN_BYTES, give_back_steps
+from ksm_operator.kernel.release import give_back_steps
 from ksm_operator.kernel.scene import Scene, look_steps
 from ksm_operator.kernel.turns import Turn
+from ksm_operator.kernel.unmerge import MARGIN_BYTES, Unmerging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
@@ -73,6 +74,7 @@ def relieve(
     rooms: Rooms,
     *,
     guarded: Collection[str] | None = None,
+    keeps_flags: bool = False,
     proc: Path = PROC,
 ) -> Generator[float, None, Relief]:
     """Break as much sharing as it takes for every cgroup to have room for all it had merged.
@@ -85,6 +87,7 @@ def relieve(
         tracer: makes the processes run the calls.
         rooms: asked before every chunk for what the process's cgroups and the node can take.
         guarded: names of the levels to look after; None for all.
+        keeps_flags: see `release`.
         proc: the proc file system.
 
     Yields:
@@ -94,7 +97,7 @@ def relieve(
     Raises:
         KernelError, Unsupported: the kernel does not tell who pays, see `survey_payers`.
     """
-    act = _Act(tracer, rooms, proc)
+    act = _Act(tracer, rooms, keeps_flags=keeps_flags, proc=proc)
     for number in range(ROUNDS):
         scene = yield from look_steps(members(), rooms, proc=proc)
         plan = _plan(scene, guarded, breakable)
@@ -147,10 +150,9 @@ class _Choice:
         self._share = share
         self._most_bytes = most_bytes
 
-    @property
-    def is_full(self) -> bool:
-        """Enough has been given back."""
-        return self._most_bytes is not None and len(self.broken) * page_size() >= self._most_bytes
+    def is_enough(self, frames: Collection[int]) -> bool:
+        """Whether giving these pages back would do."""
+        return self._most_bytes is not None and len(frames) * page_size() >= self._most_bytes
 
     def meant(self, merged: Sequence[tuple[int, int]]) -> set[int]:
         """The frames for which a range with these merged pages is to be given back; none if not."""
@@ -165,8 +167,9 @@ def _range(chunk: Chunk) -> Range:
 class _Act:
     """One call of `relieve`."""
 
-    def __init__(self, tracer: RemoteCalls, rooms: Rooms, proc: Path) -> None:
+    def __init__(self, tracer: RemoteCalls, rooms: Rooms, *, keeps_flags: bool, proc: Path) -> None:
         self._tracer = tracer
+        self._keeps_flags = keeps_flags
         self._rooms = rooms
         self._proc = proc
         self.ranges: dict[Process, list[Range]] = {}
@@ -194,26 +197,33 @@ class _Act:
             if one.name == b"[stack]"
         ]
         payers = ChunkPayers(process, proc=self._proc)
-        pages: list[tuple[int, int]] = []
-        meant: set[int] = set()
+        looked_at: dict[Chunk, list[tuple[int, int]]] = {}
+        planned: set[int] = set()
 
         def wanted(chunk: Chunk) -> bool:
-            nonlocal pages, meant
-            if choice.is_full:
+            if choice.is_enough(planned) or common([_range(chunk)], stacks):
                 return False
-            pages = payers.merged(chunk.start, chunk.length)
+            pages = looked_at[chunk] = payers.merged(chunk.start, chunk.length)
             meant = choice.meant(pages)
-            return bool(meant) and not common([_range(chunk)], stacks)
+            planned.update(meant)
+            return bool(meant)
 
-        steps = give_back_steps(
-            process, self._tracer, turn.room, wanted, chunk_bytes=CHUNK_BYTES, proc=self._proc
+        act = Unmerging(
+            process,
+            self._tracer,
+            turn.room,
+            keeps_flags=self._keeps_flags,
+            chunk_bytes=CHUNK_BYTES,
+            proc=self._proc,
         )
-        with contextlib.closing(payers):
-            for chunk in steps:
-                if chunk is None:
-                    yield 0.0
-                    continue
-                choice.broken |= meant
-                self.ranges.setdefault(process, []).append(_range(chunk))
-                self.given_back[process] += len(pages) * page_size()
-                yield turn.pause()
+        steps = give_back_steps(act, wanted)
+        with contextlib.closing(payers), contextlib.closing(steps):
+            for chunks in steps:
+                for chunk in chunks:
+                    pages = looked_at[chunk]
+                    choice.broken |= choice.meant(pages)
+                    self.ranges.setdefault(process, []).append(_range(chunk))
+                    self.given_back[process] += len(pages) * page_size()
+                yield turn.pause() if chunks else 0.0
+                if choice.is_enough(choice.broken):
+                    break

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ksm_operator.kernel.procfs import PROC, Process, read_memory_file
+from ksm_operator.kernel.ranges import Range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,15 @@ def parse_maps(text: bytes) -> Mappings:
             for low, high, rights, offset, device, inode, name in _LINE.findall(text)
         ]
     )
+
+
+def private_ranges(mappings: Mappings) -> list[Range]:
+    """All memory that may be a process's own: what is shared never merges."""
+    return [
+        Range(one.start, one.end)
+        for one in mappings.ranges
+        if one.rights.endswith(b"p") and one.name != b"[vsyscall]"
+    ]
 
 
 def read_maps(process: Process, *, proc: Path = PROC) -> Mappings:

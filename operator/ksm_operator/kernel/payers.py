@@ -12,12 +12,13 @@ import contextlib
 import os
 import time
 from array import array
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from heapq import merge
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.cgroupfs import walk
+from ksm_operator.kernel.chunks import windows
 from ksm_operator.kernel.errors import KernelError, ProcessGone
 from ksm_operator.kernel.frames import (
     BLOCK_PAGES,
@@ -29,17 +30,19 @@ from ksm_operator.kernel.frames import (
 )
 from ksm_operator.kernel.headroom import path_up
 from ksm_operator.kernel.ksm_stat import read_ksm_stat
+from ksm_operator.kernel.maps import private_ranges, read_maps
+from ksm_operator.kernel.merged_pages import MergedPages
 from ksm_operator.kernel.procfs import PROC, Process, open_memory_file, page_size
+from ksm_operator.kernel.ranges import Range
 from ksm_operator.kernel.shares import Cost, Survey, group_pages
 from ksm_operator.kernel.smaps import read_vmas
 from ksm_operator.kernel.steps import run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable
+    from collections.abc import Collection, Generator, Iterable, Sequence
     from pathlib import Path
 
     from ksm_operator.kernel.cgroupfs import Hierarchy
-    from ksm_operator.kernel.smaps import Vma
 
 SAMPLED_PAGES: Final = 1 << 16
 """Merged mappings that a sample aims at: an error of about 1 %, for 0.3 s of CPU."""
@@ -71,23 +74,23 @@ def survey_steps(
 ) -> Generator[None, None, Survey]:
     """The same as `survey_payers`, in small steps: its caller may do other things in between."""
     began = time.monotonic()
-    ranges: dict[Process, tuple[list[Vma], int]] = {}
+    ranges: dict[Process, tuple[Sequence[Range], int]] = {}
     gone = set()
-    for process in processes:
-        try:
-            ranges[process] = _merged_ranges(process, proc)
-        except ProcessGone:
-            gone.add(process)
-        yield
-    if every is None:
-        every = sampling_step(sum(pages for _, pages in ranges.values()))
     with ExitStack() as files:
         flags = PageFlags(files, proc)
+        for process in processes:
+            try:
+                ranges[process] = _ranges(process, flags, proc)
+            except ProcessGone:
+                gone.add(process)
+            yield
+        if every is None:
+            every = sampling_step(sum(pages for _, pages in ranges.values()))
         found: dict[Process, array[int]] = {}
         scanned = 0
-        for process, (vmas, _) in ranges.items():
+        for process, (where, _) in ranges.items():
             try:
-                found[process], read = _collect(process, vmas, flags, every, proc)
+                found[process], read = _collect(process, where, flags, every, proc)
                 scanned += read
             except ProcessGone:
                 gone.add(process)
@@ -124,8 +127,7 @@ class ChunkPayers:
         """
         self._files = ExitStack()
         try:
-            self._pagemap = open_memory_file(process, "pagemap", self._files, proc)
-            self._flags = PageFlags(self._files, proc)
+            self._pages = self._files.enter_context(closing(MergedPages(process, proc=proc)))
             self._cgroups = open_node_file("kpagecgroup", self._files, proc)
         except BaseException:
             self.close()
@@ -137,12 +139,9 @@ class ChunkPayers:
 
     def merged(self, start: int, length: int) -> list[tuple[int, int]]:
         """Frame and payer (inode of a cgroup) of each merged page in these addresses."""
-        size = page_size()
         found: list[tuple[int, int]] = []
-        for address in range(start, start + length, BLOCK_PAGES * size):
-            pages = min(BLOCK_PAGES, (start + length - address) // size)
-            data = os.pread(self._pagemap, pages * 8, address // size * 8)
-            frames = self._flags.merged(sorted(anonymous_frames(array("Q", data))))
+        for window in windows(Range(start, start + length)):
+            frames = sorted(frame for _, frame in self._pages.merged(window))
             found += zip(frames, read_words(self._cgroups, frames), strict=True)
         return found
 
@@ -192,15 +191,21 @@ def cgroup_names(hierarchy: Hierarchy) -> dict[int, str]:
     return names
 
 
-def _merged_ranges(process: Process, proc: Path) -> tuple[list[Vma], int]:
-    """Ranges that may hold merged pages, and how many the kernel counts in them."""
+def _ranges(process: Process, flags: PageFlags, proc: Path) -> tuple[Sequence[Range], int]:
+    """Where merged pages of a process may be, and how many the kernel counts."""
+    stat = read_ksm_stat(process, proc=proc)
+    pages = stat.merging_pages or 0
+    if flags.mark.is_sure:
+        # A child that was forked has merged pages which its counters do not know.
+        return private_ranges(read_maps(process, proc=proc)), pages
     vmas = [vma for vma in read_vmas(process, proc=proc) if vma.is_mergeable]
     told = [vma for vma in vmas if vma.ksm_bytes]
     if told:
-        return told, sum(vma.ksm_bytes for vma in told) // page_size()
-    # Kernels before 6.6 do not say how much of a range is merged, only how much of the process.
-    pages = read_ksm_stat(process, proc=proc).merging_pages or 0
-    return ([vma for vma in vmas if vma.anonymous_bytes] if pages else []), pages
+        pages = sum(vma.ksm_bytes for vma in told) // page_size()
+    elif pages:
+        # Kernels before 6.6 do not say how much of a range is merged, only how much of the process.
+        told = [vma for vma in vmas if vma.anonymous_bytes]
+    return [Range(vma.start, vma.end) for vma in told], pages
 
 
 def _distinct(found: Iterable[array[int]]) -> array[int]:
@@ -211,7 +216,7 @@ def _distinct(found: Iterable[array[int]]) -> array[int]:
 
 
 def _collect(
-    process: Process, vmas: Iterable[Vma], flags: PageFlags, every: int, proc: Path
+    process: Process, ranges: Iterable[Range], flags: PageFlags, every: int, proc: Path
 ) -> tuple[array[int], int]:
     """The frames of merged pages of a process, in order, and the bytes scanned for them."""
     size = page_size()
@@ -219,16 +224,14 @@ def _collect(
     frames: list[int] = []
     with ExitStack() as files:
         pagemap = open_memory_file(process, "pagemap", files, proc)
-        for vma in vmas:
-            for start in range(vma.start, vma.end, BLOCK_PAGES * size):
-                pages = min(BLOCK_PAGES, (vma.end - start) // size)
+        for each in ranges:
+            for start in range(each.start, each.end, BLOCK_PAGES * size):
+                pages = min(BLOCK_PAGES, (each.end - start) // size)
                 data = os.pread(pagemap, pages * 8, start // size * 8)
                 if not data:
                     raise ProcessGone(process.pid)
                 scanned += pages * size
-                if data.count(0) == len(data):
-                    continue
-                present = anonymous_frames(array("Q", data))
+                present = anonymous_frames(data)
                 if present and not any(present):
                     raise KernelError(
                         f"/proc/{process.pid}/pagemap shows no page frames: CAP_SYS_ADMIN is needed"

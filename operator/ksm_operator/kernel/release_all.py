@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.kernel.errors import KernelError, Postponed
 from ksm_operator.kernel.payers import ChunkPayers, inodes_above
 from ksm_operator.kernel.procfs import PROC, Process, page_size
-from ksm_operator.kernel.release import (
-    MARGIN_BYTES,
-    ReleaseProgress,
-    give_back_steps,
-    release_steps,
-)
+from ksm_operator.kernel.release import ReleaseProgress, give_back_steps, release_steps
 from ksm_operator.kernel.release_plan import (
     LeftOver,
     Part,
@@ -30,6 +25,7 @@ from ksm_operator.kernel.release_plan import (
 from ksm_operator.kernel.scene import look_steps
 from ksm_operator.kernel.smaps import read_merged_bytes
 from ksm_operator.kernel.turns import Turn
+from ksm_operator.kernel.unmerge import MARGIN_BYTES, Unmerging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -151,33 +147,20 @@ class _Act:
         return None
 
     def _give_back_unpaid(self, process: Process, turn: Turn) -> Generator[float, None, None]:
-        before = read_merged_bytes(process, proc=self._proc)
         inodes = inodes_above(self._rooms.hierarchy, turn.directory())
         payers = ChunkPayers(process, proc=self._proc)
         try:
             for given_back in give_back_steps(
-                process,
-                self._tracer,
-                turn.room,
+                self._unmerging(process, turn),
                 lambda chunk: payers.is_unpaid(chunk.start, chunk.length, inodes),
-                self._marks_of(process),
-                keeps_flags=self._keeps_flags,
-                proc=self._proc,
             ):
+                self._freed[process] += sum(chunk.worst_bytes for chunk in given_back)
                 yield turn.pause() if given_back else 0.0
         finally:
             payers.close()
-        self._freed[process] += max(0, before - read_merged_bytes(process, proc=self._proc))
 
     def _release(self, process: Process, turn: Turn) -> Generator[float, None, ReleaseProgress]:
-        steps = release_steps(
-            process,
-            self._tracer,
-            turn.room,
-            self._marks_of(process),
-            keeps_flags=self._keeps_flags,
-            proc=self._proc,
-        )
+        steps = release_steps(self._unmerging(process, turn))
         while True:
             try:
                 next(steps)
@@ -187,6 +170,16 @@ class _Act:
             yield turn.pause()
         progress = replace(progress, freed_bytes=progress.freed_bytes + self._freed[process])
         return turn.explained(progress)
+
+    def _unmerging(self, process: Process, turn: Turn) -> Unmerging:
+        return Unmerging(
+            process,
+            self._tracer,
+            turn.room,
+            self._marks_of(process),
+            keeps_flags=self._keeps_flags,
+            proc=self._proc,
+        )
 
     def left_over(self, one: LeftOver) -> Outcome:
         """What is to be told of a process that was left."""

@@ -138,30 +138,14 @@ def read_merged_bytes(process: Process, *, proc: Path = PROC) -> int:
         ProcessGone: it exited.
         KernelError: no right to read it.
     """
-    return sum(_merged_bytes(process, proc))
-
-
-def read_unlocated_bytes(process: Process, *, proc: Path = PROC) -> int:
-    """Of these, those of which smaps does not say in which range they are.
-
-    Pages of zeroes; before 6.6 all of them.
-
-    Raises:
-        As `read_merged_bytes`.
-    """
-    return _merged_bytes(process, proc)[1]
-
-
-def _merged_bytes(process: Process, proc: Path) -> tuple[int, int]:
     stat = read_ksm_stat(process, proc=proc)
     fields = parse_fields(
         read_memory_file(process, "smaps_rollup", proc=proc).decode(errors="surrogateescape")
     )
-    zero_bytes = (stat.zero_pages or 0) * page_size()
     merged = parse_count(fields.get("KSM", "").removesuffix(" kB"))
-    if merged is not None:
-        return merged * 1024, zero_bytes
-    return 0, (stat.merging_pages or 0) * page_size() + zero_bytes
+    if merged is None:
+        merged = (stat.merging_pages or 0) * page_size() // 1024
+    return merged * 1024 + (stat.zero_pages or 0) * page_size()
 
 
 def read_vmas(process: Process, *, proc: Path = PROC) -> list[Vma]:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.headroom import tightest, with_margin
-from ksm_operator.kernel.release import MARGIN_BYTES, ReleaseProgress
+from ksm_operator.kernel.unmerge import MARGIN_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ksm_operator.kernel.headroom import Level, Rooms
     from ksm_operator.kernel.procfs import Process
+    from ksm_operator.kernel.release import ReleaseProgress
 
 TIGHT_PAUSE_SECONDS: Final = 0.02
 """Left to the kernel to reclaim after a chunk that reached a limit."""

@@ -28,10 +28,10 @@ from ksm_operator.kernel.guard_plan import demands
 from ksm_operator.kernel.headroom import NODE, with_margin, within
 from ksm_operator.kernel.huge_pages import Look
 from ksm_operator.kernel.machine import this_machine
-from ksm_operator.kernel.release import MARGIN_BYTES
 from ksm_operator.kernel.scene import look_steps
 from ksm_operator.kernel.steps import run
 from ksm_operator.kernel.threads import running_threads, waiting_threads
+from ksm_operator.kernel.unmerge import MARGIN_BYTES
 from ksm_operator.node.change import RESERVE_SHARE
 from ksm_operator.node.huge_pages import to_dict, worth_splitting
 from ksm_operator.node.selection import (

@@ -50,7 +50,7 @@ def relieve_cgroups(cgroups: Sequence[str]) -> dict[str, Any]:
         Unsupported: this kernel or machine cannot; nothing was touched.
         KernelError: no such cgroup; nothing was touched.
     """
-    _, tracer = open_tracer()
+    features, tracer = open_tracer()
     try:
         hierarchy = open_hierarchy()
         directories = [cgroup_directory(hierarchy, one) for one in cgroups]
@@ -65,6 +65,7 @@ def relieve_cgroups(cgroups: Sequence[str]) -> dict[str, Any]:
             tracer,
             Rooms(hierarchy, RESERVE_SHARE),
             guarded=guarded,
+            keeps_flags=features.unmerge_keeps_flags is True,
         )
         while True:
             try:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel.population.kinds import STOP, Kind
-from ksm_operator.agent.obey import ENROL_DELAYS, RELEASE_PAUSE
+from ksm_operator.agent.obey import ENROL_DELAYS
+from ksm_operator.agent.releasing import MOMENT_PAUSE
 from ksm_operator.kernel import (
     AlreadyMergeable,
     Helper,
@@ -24,6 +25,7 @@ from ksm_operator.kernel import (
     Visit,
     enrol,
     find_process,
+    probe,
     release,
 )
 from support import kernel
@@ -162,7 +164,7 @@ class Injection:
         self.reasons.append(reason)
         self.tries += 1
         enrol_pause = ENROL_DELAYS[min(self.tries, len(ENROL_DELAYS) - 1)]
-        self.due = time.monotonic() + (enrol_pause if self.on else RELEASE_PAUSE)
+        self.due = time.monotonic() + (enrol_pause if self.on else MOMENT_PAUSE)
 
     def is_late(self) -> bool:
         """It took longer than it may."""
@@ -179,6 +181,7 @@ class Population:
         self.tallies = {kind.name: Tally() for kind in kinds}
         self._kinds = kinds
         self._recorder = Recorder(helper)
+        self._keeps_flags = probe().unmerge_keeps_flags is True
         self._start = start
         self._folder = folder
         self._stop = folder / "stop"
@@ -291,7 +294,8 @@ class Population:
             if isinstance(enrol(process, self._recorder), AlreadyMergeable):
                 return None
         else:
-            progress = release(process, self._recorder, lambda: None)
+            keeps_flags = self._keeps_flags
+            progress = release(process, self._recorder, lambda: None, keeps_flags=keeps_flags)
             if not progress.done:
                 raise Postponed(process.pid, progress.reason or "")
         state = kernel.merge_any(process.pid)

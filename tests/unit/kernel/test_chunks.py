@@ -2,57 +2,77 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksm_operator.kernel.chunks import SPARSE_CHUNK_BYTES, aligned, chunks, halved, needs_step
-from ksm_operator.kernel.release import CHUNK_BYTES
+from ksm_operator.kernel.chunks import (
+    CALLS_PER_VISIT,
+    MOST_WINDOWS,
+    WALK_BYTES,
+    Chunk,
+    aligned,
+    cut,
+    goes_with,
+    halved,
+    may_be_stepped,
+    windows,
+)
+from ksm_operator.kernel.ranges import Range
 from ksm_operator.kernel.smaps import Vma
+from ksm_operator.kernel.unmerge import CHUNK_BYTES
 
 PAGE = 4096
+START = 1 << 30
 
-
-def vma(pages: int, merged: int, *, anonymous: int | None = None, flags: str = "mg") -> Vma:
-    """A range of so many pages, of which so many are merged."""
-    touched = merged if anonymous is None else anonymous
-    size = pages * PAGE
-    return Vma(1 << 30, (1 << 30) + size, "", frozenset({flags}), 0, touched * PAGE, merged * PAGE)
-
-
-RANGES = st.integers(1, 1 << 22).flatmap(
-    lambda pages: st.integers(0, pages).map(lambda merged: vma(pages, merged))
+MERGED = st.tuples(st.integers(1, 2000), st.integers(1, 40)).flatmap(
+    lambda both: st.tuples(
+        st.just(Range(START, START + both[0] * PAGE)),
+        st.lists(st.integers(0, both[0] - 1), unique=True).map(sorted),
+        st.just(both[1] * PAGE),
+    )
 )
+"""A window, the numbers of its merged pages, and how much of them a step may take."""
 
 
-@given(RANGES)
-def test_steps_cover_the_range_once(one: Vma) -> None:
-    """No address is left out and none visited twice; every start is page-aligned."""
-    address = one.start
-    for step in chunks(one, CHUNK_BYTES, 0):
+@given(st.integers(1, 1 << 34))
+def test_windows_make_up_the_range(pages: int) -> None:
+    """No address is left out, and there are not more visits than anybody waits for."""
+    where = Range(START, START + pages * PAGE)
+    found = list(windows(where))
+    assert [each.start for each in found] == [START, *(each.end for each in found[:-1])]
+    assert found[-1].end == where.end
+    assert len(found) <= 1.01 * MOST_WINDOWS
+    if where.size <= WALK_BYTES * MOST_WINDOWS:
+        assert max(each.size for each in found) <= WALK_BYTES
+
+
+@given(MERGED)
+def test_steps_cover_the_window_once(one: tuple[Range, list[int], int]) -> None:
+    """Every address is in one step, and each costs what is merged in it, up to what it may."""
+    window, merged, chunk_bytes = one
+    address = window.start
+    for step in cut(window, merged, chunk_bytes, PAGE):
         assert step.start == address
-        assert step.start % PAGE == 0
-        assert 0 < step.length <= SPARSE_CHUNK_BYTES
-        assert step.worst_bytes == min(step.length, one.ksm_bytes)
         address += step.length
-    assert address == one.end
+        inside = [each for each in merged if step.start <= START + each * PAGE < address]
+        assert step.worst_bytes == len(inside) * PAGE <= chunk_bytes
+        assert step.length > 0
+    assert address == window.end
 
 
 def test_dense_memory_goes_in_small_steps() -> None:
     """A step of merged memory is 2 MiB: milliseconds for the other threads."""
-    steps = chunks(vma(1 << 14, 1 << 14), CHUNK_BYTES, 0)
+    pages = 1 << 12
+    window = Range(START, START + pages * PAGE)
+    steps = list(cut(window, range(pages), CHUNK_BYTES, PAGE))
     assert {step.length for step in steps} == {CHUNK_BYTES}
 
 
-def test_empty_reservations_go_in_large_steps() -> None:
-    """Sixteen thousand visits for a range without a single merged page would be no better."""
-    steps = chunks(vma(1 << 22, 0), CHUNK_BYTES, 0)
-    assert {step.length for step in steps} == {SPARSE_CHUNK_BYTES}
-
-
-@given(RANGES)
-def test_halves_make_up_the_whole(one: Vma) -> None:
+@given(MERGED)
+def test_halves_make_up_the_whole(one: tuple[Range, list[int], int]) -> None:
     """A step that does not fit is cut down to 64 KiB, then given up."""
-    for step in chunks(one, CHUNK_BYTES, 0)[:3]:
+    for step in cut(*one, PAGE):
         halves = halved(step)
         if halves is None:
             assert step.length < 2 * 64 * 1024
@@ -64,30 +84,41 @@ def test_halves_make_up_the_whole(one: Vma) -> None:
         assert max(left.worst_bytes, right.worst_bytes) <= step.worst_bytes
 
 
-def test_which_ranges_need_a_step() -> None:
-    """Merged ones; large ones that were touched; any, once zeroes were merged."""
-    assert needs_step(vma(10, 1), 0)
-    assert not needs_step(vma(10, 0), 0)
-    assert needs_step(vma(10, 0), PAGE)
-    assert not needs_step(vma(10, 10, flags="rd"), PAGE)
-    assert not needs_step(vma(1 << 20, 0), 0)
-    assert needs_step(vma(1 << 20, 0, anonymous=1), 0)
+SMALL = Chunk(START, PAGE, PAGE)
 
 
-def test_code_keeps_its_mark_to_the_end() -> None:
-    """Before 6.14 nothing else tells a half released process from one that marked itself."""
-    code = vma(10, 0)
-    code = replace(code, name="/usr/bin/program", flags=code.flags | {"ex"})
-    assert not needs_step(code, PAGE)
-    assert needs_step(replace(code, name=""), PAGE)
+@pytest.mark.parametrize(
+    ("lot", "chunk", "goes"),
+    [
+        ([SMALL], SMALL, True),
+        ([SMALL] * CALLS_PER_VISIT, SMALL, False),
+        ([SMALL], replace(SMALL, worst_bytes=CHUNK_BYTES), False),
+        ([SMALL], replace(SMALL, worst_bytes=CHUNK_BYTES - PAGE), True),
+        ([SMALL], replace(SMALL, length=WALK_BYTES), False),
+    ],
+)
+def test_small_steps_share_a_visit(lot: list[Chunk], chunk: Chunk, *, goes: bool) -> None:
+    """The thread that makes the calls waits for all of them, so they are no more than one step."""
+    assert goes_with(lot, chunk, CHUNK_BYTES) is goes
+
+
+VMA = Vma(START, START + 10 * PAGE, "", frozenset({"mg"}), 0, 10 * PAGE, 10 * PAGE)
+
+
+def test_which_ranges_may_be_stepped() -> None:
+    """Marked ones; not code, which tells before 6.14 that a process still merges everything."""
+    assert may_be_stepped(VMA)
+    assert not may_be_stepped(replace(VMA, flags=frozenset({"rd"})))
+    code = replace(VMA, name="/usr/bin/program", flags=VMA.flags | {"ex"})
+    assert not may_be_stepped(code)
+    assert may_be_stepped(replace(code, name=""))
 
 
 def test_ranges_with_high_flags_take_no_step() -> None:
     """Some kernels drop protection keys and shadow stacks in a step: the target would crash."""
-    merged = vma(10, 10)
-    assert not needs_step(replace(merged, protection_key=1), 0)
-    assert not needs_step(replace(merged, flags=merged.flags | {"ss"}), 0)
-    assert needs_step(replace(merged, protection_key=1), 0, keeps_flags=True)
+    assert not may_be_stepped(replace(VMA, protection_key=1))
+    assert not may_be_stepped(replace(VMA, flags=VMA.flags | {"ss"}))
+    assert may_be_stepped(replace(VMA, protection_key=1), keeps_flags=True)
 
 
 @given(st.integers(0, 1 << 40))

@@ -173,7 +173,7 @@ def test_which_entries_are_private_memory() -> None:
     """Not what is swapped, absent, or of a file; soft-dirty and other bits do not matter."""
     present, swapped, file, dirty = 1 << 63, 1 << 62, 1 << 61, 1 << 55
     entries = [present | 7, present | dirty | 8, swapped | 9, present | file | 10, 0]
-    assert anonymous_frames(entries) == [7, 8]
+    assert anonymous_frames(array("Q", entries).tobytes()) == [7, 8]
 
 
 def test_inodes_of_a_cgroup_and_below(tmp_path: Path) -> None:
