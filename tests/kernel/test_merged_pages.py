@@ -1,53 +1,24 @@
 """Which pages are merged, held against what a program knows of its own and the kernel's sums."""
 
-import secrets
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from kernel.conftest import Start, Target, wait_until
-from kernel.test_release import merge, merged
+from kernel.conftest import Start
+from kernel.test_release import merged
+from kernel.twins import COUNT, TWINS, Twins, merged_twins
 from ksm_operator.kernel import ProcessGone, Tracer
-from ksm_operator.kernel.maps import private_ranges, read_maps
+from ksm_operator.kernel.maps import private, read_maps
 from ksm_operator.kernel.merged_pages import MergedPages
 from ksm_operator.kernel.procfs import page_size
 from ksm_operator.kernel.ranges import Range
-from support import kernel
-
-EVERY_OTHER = """
-import ctypes, mmap, os, sys
-count, salt = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
-area = mmap.mmap(-1, count * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-area.madvise(mmap.MADV_NOHUGEPAGE)
-for page in range(count):
-    # One has a twin in the other process, the next is nobody else's, the third is not there.
-    if page % 3 < 2:
-        start = (salt if page % 3 == 0 else os.urandom(8)) + page.to_bytes(8, "little")
-        area[page * mmap.PAGESIZE : (page + 1) * mmap.PAGESIZE] = start * (mmap.PAGESIZE // 16)
-print("ready", flush=True)
-print(ctypes.addressof(ctypes.c_char.from_buffer(area)), flush=True)
-sys.stdin.readline()
-"""
-COUNT = 3000
-TWINS = list(range(0, COUNT, 3))
-
-Twins = tuple[Target, Target, Range]
 
 
 @pytest.fixture
 def twins(start: Start, ksmd: None, tracer: Tracer) -> Twins:
-    """Two processes with every third page the same, merged; and where in the first."""
-    words = [str(COUNT), secrets.token_hex(8)]
-    one, two = (start(*words, code=EVERY_OTHER) for _ in range(2))
-    address = int(one.line())
-    mebibytes = len(TWINS) * page_size() >> 20
-    merge(tracer, one, two, mebibytes=mebibytes)
-    where = Range(address, address + COUNT * page_size())
-    with closing(MergedPages(one.process)) as pages:
-        wait_until(lambda: len(pages.merged(where)) >= len(TWINS), "all twins merged")
-    kernel.write_setting("run", 0)
-    return one, two, where
+    """See `merged_twins`."""
+    return merged_twins(start, tracer)
 
 
 def test_which_pages_are_merged(twins: Twins) -> None:
@@ -64,7 +35,8 @@ def test_all_ranges_add_up_to_what_the_kernel_counts(twins: Twins) -> None:
     """So nothing merged is left for the one call at the end, unaccounted for."""
     target, _, _ = twins
     with closing(MergedPages(target.process)) as pages:
-        found = sum(len(pages.merged(each)) for each in private_ranges(read_maps(target.process)))
+        mappings = private(read_maps(target.process))
+        found = sum(len(pages.merged(Range(one.start, one.end))) for one in mappings)
     assert found * page_size() == merged(target)
 
 

@@ -236,8 +236,9 @@ class Obedience:
         self._end_release()
         remaining = [path for path in pending if path in self.state.containers]
         if remaining:
-            pause = pause_before_release(self.enrolment.left.values())
-            self._next_release = time.monotonic() + pause
+            now = time.monotonic()
+            left = self.enrolment.left.values()
+            self._next_release = now + pause_before_release(left, now)
         return not remaining
 
     def _end_release(self) -> None:

@@ -25,7 +25,7 @@ from ksm_operator.kernel.procfs import PROC
 from ksm_operator.kernel.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Collection, Generator, Iterable
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
@@ -69,19 +69,14 @@ class Left:
     level: str | None = None
     lacking_bytes: int = 0
 
-    @property
-    def was_a_moment(self) -> bool:
-        """Its thread was busy with something that passes."""
-        return self.reason not in ("NoHeadroom", FAILED)
-
     def blocks(self, now: float) -> bool:
         """Tell whether somebody should hear of it: not of a thread that was busy for a moment."""
-        return not self.was_a_moment or now - self.since >= PATIENCE_SECONDS
+        return self.reason in ("NoHeadroom", FAILED) or now - self.since >= PATIENCE_SECONDS
 
 
-def pause_before_release(left: Iterable[Left]) -> float:
+def pause_before_release(left: Collection[Left], now: float) -> float:
     """Seconds until these are tried again. Pure."""
-    return MOMENT_PAUSE if all(one.was_a_moment for one in left) else ROOM_PAUSE
+    return ROOM_PAUSE if not left or any(one.blocks(now) for one in left) else MOMENT_PAUSE
 
 
 class Releasing:

@@ -22,7 +22,8 @@ Before 6.19 the kernel walks every address of it, 1.1 ms for this much.
 MOST_WINDOWS: Final = 4096
 """Steps for the emptiness of one range: of 16 TiB they are longer."""
 
-SMALLEST_CHUNK_BYTES: Final = 64 << 10
+SMALLEST_BYTES: Final = 64 << 10
+"""What is merged in a step that is not cut any further."""
 
 CALLS_PER_VISIT: Final = 16
 
@@ -34,7 +35,7 @@ class Chunk:
     Attributes:
         start: first address.
         length: bytes of address space.
-        worst_bytes: most memory that it can cost.
+        worst_bytes: what was merged there when it was looked at: most that it costs.
     """
 
     start: int
@@ -67,10 +68,18 @@ def parts_of(
 
 
 def windows(where: Range) -> Iterator[Range]:
-    """Cut a range into parts that the kernel can walk in one step."""
-    length = max(WALK_BYTES, aligned(where.size // MOST_WINDOWS))
-    for start in range(where.start, where.end, length):
-        yield Range(start, min(start + length, where.end))
+    """Cut a range into parts that the kernel can walk in one step.
+
+    The cuts are where no huge page is cut.
+    """
+    length = WALK_BYTES
+    while where.size > length * MOST_WINDOWS:
+        length *= 2
+    start = where.start
+    while start < where.end:
+        end = min((start // length + 1) * length, where.end)
+        yield Range(start, end)
+        start = end
 
 
 def cut(window: Range, merged: Sequence[int], chunk_bytes: int, page_size: int) -> Iterator[Chunk]:
@@ -98,18 +107,6 @@ def goes_with(lot: Sequence[Chunk], chunk: Chunk, chunk_bytes: int) -> bool:
     return worst_bytes <= chunk_bytes and length <= WALK_BYTES and len(lot) < CALLS_PER_VISIT
 
 
-def aligned(length: int) -> int:
-    """Down to a multiple of the largest page size, and at least one of them."""
-    return max(SMALLEST_CHUNK_BYTES, length // SMALLEST_CHUNK_BYTES * SMALLEST_CHUNK_BYTES)
-
-
-def halved(chunk: Chunk) -> tuple[Chunk, Chunk] | None:
-    """Two halves of a step that does not fit; None when it is as small as steps get."""
-    if chunk.length < 2 * SMALLEST_CHUNK_BYTES:
-        return None
-    half = aligned(chunk.length // 2)
-    rest = chunk.length - half
-    return (
-        Chunk(chunk.start, half, min(half, chunk.worst_bytes)),
-        Chunk(chunk.start + half, rest, min(rest, chunk.worst_bytes)),
-    )
+def is_full(lot: Sequence[Chunk], chunk_bytes: int) -> bool:
+    """Whether nothing goes with these any more."""
+    return not goes_with(lot, Chunk(0, 1, 1), chunk_bytes)

@@ -134,6 +134,8 @@ def anonymous_runs(data: bytes) -> list[tuple[int, int]]:
     Args:
         data: entries of /proc/PID/pagemap as they were read.
     """
+    if data.count(0) == len(data):
+        return []
     # The topmost byte of an entry has all its flags: a search in those bytes takes no loop of ours.
     flags = data[7::8] if sys.byteorder == "little" else data[::8]
     return [found.span() for found in _ANONYMOUS.finditer(flags)]

@@ -42,9 +42,6 @@ ROUNDS: Final = 32
 MOST_BYTES: Final = 256 << 20
 """Pages given back by the same processes between two looks: they are remembered meanwhile."""
 
-CHUNK_BYTES: Final = 512 << 10
-"""Merged memory given back in one step: small, for it may hold pages that need not be broken."""
-
 MOSTLY: Final = 0.5
 """Share of the merged pages of a range that must be meant, in the first round.
 
@@ -150,9 +147,10 @@ class _Choice:
         self._share = share
         self._most_bytes = most_bytes
 
-    def is_enough(self, frames: Collection[int]) -> bool:
-        """Whether giving these pages back would do."""
-        return self._most_bytes is not None and len(frames) * page_size() >= self._most_bytes
+    @property
+    def is_full(self) -> bool:
+        """Enough has been given back."""
+        return self._most_bytes is not None and len(self.broken) * page_size() >= self._most_bytes
 
     def meant(self, merged: Sequence[tuple[int, int]]) -> set[int]:
         """The frames for which a range with these merged pages is to be given back; none if not."""
@@ -196,34 +194,25 @@ class _Act:
             for one in read_maps(process, proc=self._proc).ranges
             if one.name == b"[stack]"
         ]
+        act = Unmerging(
+            process, self._tracer, turn.room, keeps_flags=self._keeps_flags, proc=self._proc
+        )
         payers = ChunkPayers(process, proc=self._proc)
-        looked_at: dict[Chunk, list[tuple[int, int]]] = {}
-        planned: set[int] = set()
+        looked_at: dict[Range, list[tuple[int, int]]] = {}
 
         def wanted(chunk: Chunk) -> bool:
-            if choice.is_enough(planned) or common([_range(chunk)], stacks):
+            if choice.is_full or common([_range(chunk)], stacks):
                 return False
-            pages = looked_at[chunk] = payers.merged(chunk.start, chunk.length)
-            meant = choice.meant(pages)
-            planned.update(meant)
-            return bool(meant)
+            pages = looked_at[_range(chunk)] = payers.merged(chunk.start, chunk.length)
+            return bool(choice.meant(pages))
 
-        act = Unmerging(
-            process,
-            self._tracer,
-            turn.room,
-            keeps_flags=self._keeps_flags,
-            chunk_bytes=CHUNK_BYTES,
-            proc=self._proc,
-        )
-        steps = give_back_steps(act, wanted)
-        with contextlib.closing(payers), contextlib.closing(steps):
+        with contextlib.closing(payers), contextlib.closing(give_back_steps(act, wanted)) as steps:
             for chunks in steps:
                 for chunk in chunks:
-                    pages = looked_at[chunk]
+                    pages = looked_at[_range(chunk)]
                     choice.broken |= choice.meant(pages)
                     self.ranges.setdefault(process, []).append(_range(chunk))
                     self.given_back[process] += len(pages) * page_size()
                 yield turn.pause() if chunks else 0.0
-                if choice.is_enough(choice.broken):
+                if choice.is_full:
                     break

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ksm_operator.kernel.procfs import PROC, Process, read_memory_file
-from ksm_operator.kernel.ranges import Range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,12 +64,10 @@ def parse_maps(text: bytes) -> Mappings:
     )
 
 
-def private_ranges(mappings: Mappings) -> list[Range]:
+def private(mappings: Mappings) -> list[Mapping]:
     """All memory that may be a process's own: what is shared never merges."""
     return [
-        Range(one.start, one.end)
-        for one in mappings.ranges
-        if one.rights.endswith(b"p") and one.name != b"[vsyscall]"
+        one for one in mappings.ranges if one.rights.endswith(b"p") and one.name != b"[vsyscall]"
     ]
 
 

@@ -15,10 +15,17 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.errors import KernelError
-from ksm_operator.kernel.frames import FRAME, KPF_ZERO_PAGE, PageFlags, anonymous_runs
+from ksm_operator.kernel.frames import (
+    BLOCK_PAGES,
+    FRAME,
+    KPF_ZERO_PAGE,
+    PageFlags,
+    anonymous_runs,
+)
 from ksm_operator.kernel.procfs import PROC, Process, open_memory_file, page_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ksm_operator.kernel.ranges import Range
@@ -30,8 +37,8 @@ class MergedPages:
     def __init__(self, process: Process, *, zeroes: bool = False, proc: Path = PROC) -> None:
         """Open what it reads.
 
-        Where this kernel does not tell merged pages from others (it has no /proc/kpageflags, or
-        hides frames from us), every private page that is present counts as merged.
+        Where merged pages cannot be told from others (/proc/kpageflags is masked, or frames are
+        hidden from us), every private page that is present counts as merged.
 
         Args:
             process: whose.
@@ -58,21 +65,28 @@ class MergedPages:
         """Close the files."""
         self._files.close()
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether no merged page is missed, and no other one taken for merged."""
+        return self._flags is not None and self._flags.mark.is_sure
+
     def any_present(self, where: Range) -> bool:
         """Whether there is any private page of memory in these addresses."""
-        return bool(anonymous_runs(self._read(where)))
+        return any(anonymous_runs(data) for _, data in self._read(where))
 
     def merged(self, where: Range) -> list[tuple[int, int]]:
         """Number in the range, and frame, of each merged page, in order of their addresses.
 
         Nothing once the process runs another program: these files show the memory of the old one.
         """
-        data = self._read(where)
+        return [page for first, data in self._read(where) for page in self._merged(first, data)]
+
+    def _merged(self, first: int, data: bytes) -> list[tuple[int, int]]:
         pages: list[tuple[int, int]] = []
-        for first, end in anonymous_runs(data):
-            entries = array("Q", data[first * 8 : end * 8])
+        for start, end in anonymous_runs(data):
+            entries = array("Q", data[start * 8 : end * 8])
             frames = (entry & FRAME for entry in entries)
-            pages += zip(frames, range(first, end), strict=True)
+            pages += zip(frames, range(first + start, first + end), strict=True)
         if self._flags is None or (pages and not any(frame for frame, _ in pages)):
             return [(number, frame) for frame, number in pages]
         pages.sort()
@@ -84,6 +98,12 @@ class MergedPages:
             if mark.is_on(word) or word & zero
         )
 
-    def _read(self, where: Range) -> bytes:
+    def _read(self, where: Range) -> Iterator[tuple[int, bytes]]:
+        """Entries of the range, and the number of the first of them, some at a time."""
         size = page_size()
-        return os.pread(self._pagemap, where.size // size * 8, where.start // size * 8)
+        for start in range(where.start, where.end, BLOCK_PAGES * size):
+            pages = min(BLOCK_PAGES, (where.end - start) // size)
+            yield (
+                (start - where.start) // size,
+                os.pread(self._pagemap, pages * 8, start // size * 8),
+            )

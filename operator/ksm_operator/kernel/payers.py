@@ -30,7 +30,7 @@ from ksm_operator.kernel.frames import (
 )
 from ksm_operator.kernel.headroom import path_up
 from ksm_operator.kernel.ksm_stat import read_ksm_stat
-from ksm_operator.kernel.maps import private_ranges, read_maps
+from ksm_operator.kernel.maps import private, read_maps
 from ksm_operator.kernel.merged_pages import MergedPages
 from ksm_operator.kernel.procfs import PROC, Process, open_memory_file, page_size
 from ksm_operator.kernel.ranges import Range
@@ -53,8 +53,8 @@ def survey_payers(
 ) -> Survey:
     """Find out who maps the merged pages of these processes, and who pays for them.
 
-    Holds 8 bytes for each mapping looked at. Costs about 0.2 s of CPU for each GiB of addresses in
-    ranges that have merged pages, and 5 us for each mapping looked at.
+    Holds 8 bytes for each mapping looked at. Costs about 0.2 s of CPU for each GiB of private
+    memory, and 5 us for each mapping looked at.
 
     Args:
         processes: whose pages; each once.
@@ -90,7 +90,7 @@ def survey_steps(
         scanned = 0
         for process, (where, _) in ranges.items():
             try:
-                found[process], read = _collect(process, where, flags, every, proc)
+                found[process], read = yield from _collect(process, where, flags, every, proc)
                 scanned += read
             except ProcessGone:
                 gone.add(process)
@@ -197,7 +197,8 @@ def _ranges(process: Process, flags: PageFlags, proc: Path) -> tuple[Sequence[Ra
     pages = stat.merging_pages or 0
     if flags.mark.is_sure:
         # A child that was forked has merged pages which its counters do not know.
-        return private_ranges(read_maps(process, proc=proc)), pages
+        mappings = private(read_maps(process, proc=proc))
+        return [Range(one.start, one.end) for one in mappings], pages
     vmas = [vma for vma in read_vmas(process, proc=proc) if vma.is_mergeable]
     told = [vma for vma in vmas if vma.ksm_bytes]
     if told:
@@ -217,7 +218,7 @@ def _distinct(found: Iterable[array[int]]) -> array[int]:
 
 def _collect(
     process: Process, ranges: Iterable[Range], flags: PageFlags, every: int, proc: Path
-) -> tuple[array[int], int]:
+) -> Generator[None, None, tuple[array[int], int]]:
     """The frames of merged pages of a process, in order, and the bytes scanned for them."""
     size = page_size()
     scanned = 0
@@ -237,4 +238,5 @@ def _collect(
                         f"/proc/{process.pid}/pagemap shows no page frames: CAP_SYS_ADMIN is needed"
                     )
                 frames += flags.merged(sample(present, every))
+                yield
     return array("Q", sorted(frames)), scanned

@@ -8,6 +8,7 @@ processes go one after the other as they are.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
+    from ksm_operator.kernel.chunks import Chunk
     from ksm_operator.kernel.headroom import Rooms
     from ksm_operator.kernel.marks import Marks
     from ksm_operator.kernel.tracer import RemoteCalls
@@ -148,16 +150,16 @@ class _Act:
 
     def _give_back_unpaid(self, process: Process, turn: Turn) -> Generator[float, None, None]:
         inodes = inodes_above(self._rooms.hierarchy, turn.directory())
+        act = self._unmerging(process, turn)
         payers = ChunkPayers(process, proc=self._proc)
-        try:
-            for given_back in give_back_steps(
-                self._unmerging(process, turn),
-                lambda chunk: payers.is_unpaid(chunk.start, chunk.length, inodes),
-            ):
-                self._freed[process] += sum(chunk.worst_bytes for chunk in given_back)
+
+        def wanted(chunk: Chunk) -> bool:
+            return payers.is_unpaid(chunk.start, chunk.length, inodes)
+
+        with closing(payers), closing(give_back_steps(act, wanted)) as steps:
+            for given_back in steps:
                 yield turn.pause() if given_back else 0.0
-        finally:
-            payers.close()
+        self._freed[process] += act.freed_bytes
 
     def _release(self, process: Process, turn: Turn) -> Generator[float, None, ReleaseProgress]:
         steps = release_steps(self._unmerging(process, turn))

@@ -12,14 +12,16 @@ from __future__ import annotations
 import errno
 import mmap
 from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.chunks import (
+    SMALLEST_BYTES,
     WALK_BYTES,
     Chunk,
     cut,
     goes_with,
-    halved,
+    is_full,
     may_be_stepped,
     parts_of,
     windows,
@@ -28,7 +30,7 @@ from ksm_operator.kernel.enrol import check_answer, set_merge
 from ksm_operator.kernel.errors import Postponed
 from ksm_operator.kernel.headroom import within
 from ksm_operator.kernel.ksm_stat import read_ksm_stat
-from ksm_operator.kernel.maps import private_ranges, read_maps
+from ksm_operator.kernel.maps import private, read_maps
 from ksm_operator.kernel.marks import read_program
 from ksm_operator.kernel.merged_pages import MergedPages
 from ksm_operator.kernel.procfs import PROC, Process, page_size
@@ -37,7 +39,7 @@ from ksm_operator.kernel.remote import Syscall
 from ksm_operator.kernel.smaps import read_merged_bytes, read_vmas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ksm_operator.kernel.marks import Marks
@@ -57,6 +59,19 @@ MARGIN_BYTES: Final = 4 << 20
 """Most room that a step leaves untouched: the process goes on allocating, counters lag behind."""
 
 OFF_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A range to be given back.
+
+    Attributes:
+        where: its addresses.
+        walked: the kernel may walk them all even where nothing is present: something was once.
+    """
+
+    where: Range
+    walked: bool
 
 
 class Unmerging:
@@ -104,55 +119,76 @@ class Unmerging:
         stat = read_ksm_stat(process, proc=proc)
         # Then nothing has to be asked of smaps.
         self._by_maps = keeps_flags and stat.merge_any is not None and not self.by_ranges
-        self._zeroes = bool(stat.zero_pages)
+        if self._by_maps:
+            with self._look() as pages:
+                self._by_maps = pages.is_sure
         self._stepped: list[Range] = []
         self.freed_bytes = 0
 
     def _vmas(self) -> list[Vma]:
         return read_vmas(self.process, proc=self.proc)
 
-    def _fits(self, need: int) -> bool:
-        return within(need, self._headroom(), MARGIN_BYTES)
+    def _look(self) -> closing[MergedPages]:
+        zeroes = bool(read_ksm_stat(self.process, proc=self.proc).zero_pages)
+        return closing(MergedPages(self.process, zeroes=zeroes, proc=self.proc))
 
-    def _pieces(self) -> Sequence[Range]:
+    def _pieces(self) -> list[Piece]:
         """The ranges, or parts of them, that are to be given back step by step."""
         keeps = self.keeps_flags
         if self._by_maps:
-            return private_ranges(read_maps(self.process, proc=self.proc))
+            mappings = private(read_maps(self.process, proc=self.proc))
+            # Runtimes give memory back by mapping anew, without any rights, what they reserved.
+            return [
+                Piece(Range(one.start, one.end), one.inode == 0 and one.rights[:3] != b"---")
+                for one in mappings
+            ]
         if self.by_ranges:
-            return parts_of(self._vmas(), self.ours, keeps_flags=keeps)
+            return [
+                Piece(each, walked=True)
+                for each in parts_of(self._vmas(), self.ours, keeps_flags=keeps)
+            ]
         return [
-            Range(vma.start, vma.end)
+            Piece(Range(vma.start, vma.end), vma.anonymous_bytes > 0)
             for vma in self._vmas()
             if may_be_stepped(vma, keeps_flags=keeps)
         ]
 
-    def _look(self) -> closing[MergedPages]:
-        return closing(MergedPages(self.process, zeroes=self._zeroes, proc=self.proc))
+    def _chunks(self, pages: MergedPages, *, empty_too: bool) -> Iterator[Chunk | None]:
+        """The steps; None now and then, for looking takes its time.
 
-    def _chunks(self, pages: MergedPages) -> Iterator[Chunk]:
-        """The steps.
-
-        What has nothing merged is left out, up to what the kernel can walk at once when merging is
-        switched off; it does not walk what was never touched.
+        What has something merged goes first: if that does not fit, no walk is worth its while. The
+        rest is left out up to what the kernel can walk at once when merging is switched off.
         """
-        left_out = 0
+        empty: list[Range] = []
         for piece in self._pieces():
-            if not self.by_ranges and not any(map(pages.any_present, windows(piece))):
+            small = piece.where.size <= WALK_BYTES
+            present = any(map(pages.any_present, windows(piece.where)))
+            if not present and not self.by_ranges and (small or not piece.walked):
                 continue
-            for window in windows(piece):
-                merged = [number for number, _ in pages.merged(window)]
-                left_out += 0 if merged else window.size
-                if merged or left_out > WALK_BYTES or self.by_ranges:
+            for window in windows(piece.where):
+                merged = self._merged(window, pages) if present else []
+                if merged:
                     yield from cut(window, merged, self._chunk_bytes, page_size())
+                else:
+                    empty.append(window)
+                    yield None
+        left_out = 0
+        for window in empty if empty_too else ():
+            if self.by_ranges or left_out + window.size > WALK_BYTES:
+                yield Chunk(window.start, window.size, 0)
+            else:
+                left_out += window.size
+
+    def _merged(self, where: Range, pages: MergedPages) -> list[int]:
+        return [number for number, _ in pages.merged(where)]
 
     def give_back(
-        self, wanted: Callable[[Chunk], bool] = lambda _: True
+        self, wanted: Callable[[Chunk], bool] | None = None
     ) -> Generator[tuple[Chunk, ...], None, bool]:
         """Give back range by range, in visits of one step or several.
 
         Args:
-            wanted: asked of each step.
+            wanted: asked of each step with merged memory; None for all, and for empty ranges too.
 
         Yields:
             What was given back in one visit; nothing when a step was not wanted.
@@ -164,57 +200,93 @@ class Unmerging:
             Postponed: no thread of it can make the calls now, or the kernel found no memory.
             ProcessGone, RemoteCallFailed: see `release`.
         """
-        lot: list[Chunk] = []
         self._stepped.clear()
         with self._look() as pages:
-            for chunk in self._chunks(pages):
-                is_wanted = wanted(chunk)
-                if lot and not (is_wanted and goes_with(lot, chunk, self._chunk_bytes)):
-                    if not (yield from self._unmerge(lot, wanted)):
-                        return False
-                    lot = []
-                if is_wanted:
-                    lot.append(chunk)
-                else:
+            for lot in self._lots(self._chunks(pages, empty_too=wanted is None), wanted):
+                if not lot:
                     yield ()
-        return not lot or (yield from self._unmerge(lot, wanted))
+                elif not (yield from self._unmerge(lot, pages, wanted)):
+                    return False
+        return True
+
+    def _lots(
+        self, chunks: Iterable[Chunk | None], wanted: Callable[[Chunk], bool] | None
+    ) -> Iterator[list[Chunk]]:
+        """What goes in one visit; nothing for what is not wanted. Each as soon as it is full."""
+        lot: list[Chunk] = []
+        for chunk in chunks:
+            if chunk is None or (wanted is not None and not wanted(chunk)):
+                if lot:
+                    yield lot
+                yield []
+                lot = []
+                continue
+            if lot and not goes_with(lot, chunk, self._chunk_bytes):
+                yield lot
+                lot = []
+            lot.append(chunk)
+            if is_full(lot, self._chunk_bytes):
+                yield lot
+                lot = []
+        if lot:
+            yield lot
 
     def _unmerge(
-        self, lot: Sequence[Chunk], wanted: Callable[[Chunk], bool]
+        self, lot: Sequence[Chunk], pages: MergedPages, wanted: Callable[[Chunk], bool] | None
     ) -> Generator[tuple[Chunk, ...], None, bool]:
         """All of them in one visit, or as much as fits in smaller steps."""
+        if not self._fits(sum(chunk.length for chunk in lot)):
+            # ksmd may have merged more of it since it was looked at.
+            lot = [self._counted(chunk, pages) for chunk in lot]
         if self._fits(sum(chunk.worst_bytes for chunk in lot)):
             self._visit(lot)
             yield tuple(lot)
             return True
         pending = [*reversed(lot)]
         while pending:
-            chunk = pending.pop()
+            chunk = self._counted(pending.pop(), pages)
             if self._fits(chunk.worst_bytes):
                 self._visit([chunk])
                 yield (chunk,)
                 continue
-            halves = halved(chunk)
-            if halves is None:
+            smaller = self._smaller(chunk, pages)
+            if not smaller:
                 return False
-            pending.extend(half for half in reversed(halves) if wanted(half))
+            pending.extend(each for each in reversed(smaller) if wanted is None or wanted(each))
         return True
+
+    def _counted(self, chunk: Chunk, pages: MergedPages) -> Chunk:
+        where = Range(chunk.start, chunk.start + chunk.length)
+        return replace(chunk, worst_bytes=len(pages.merged(where)) * page_size())
+
+    def _smaller(self, chunk: Chunk, pages: MergedPages) -> list[Chunk]:
+        """Halves of a step that does not fit; none when it is as small as steps get."""
+        if chunk.worst_bytes <= max(SMALLEST_BYTES, page_size()):
+            return []
+        where = Range(chunk.start, chunk.start + chunk.length)
+        half = chunk.worst_bytes // 2
+        return list(cut(where, self._merged(where, pages), half, page_size()))
+
+    def _fits(self, need: int) -> bool:
+        return within(need, self._headroom(), MARGIN_BYTES)
 
     def _visit(self, lot: Sequence[Chunk]) -> None:
         calls = [Syscall("madvise", (chunk.start, chunk.length, MADV_UNMERGEABLE)) for chunk in lot]
         answers = self.tracer.call(self.process, calls).results
+        failed: Chunk | None = None
         for chunk, answer in zip(lot, answers, strict=True):
-            # EAGAIN is what madvise makes of an ENOMEM from within (mm/madvise.c). Its own ENOMEM,
-            # as EINVAL, says that the range was unmapped or replaced: another look shows by what.
-            no_memory = answer == -errno.EAGAIN
-            no_memory |= answer == -errno.ENOMEM and not self._fits(chunk.worst_bytes)
-            if no_memory:
-                raise Postponed(self.process.pid, "NoHeadroom", "the kernel found no memory")
-            if answer in (-errno.ENOMEM, -errno.EINVAL):
-                continue
-            check_answer(self.process, f"madvise({chunk.start:#x}, MADV_UNMERGEABLE)", answer)
-            self._stepped.append(Range(chunk.start, chunk.start + chunk.length))
-            self.freed_bytes += chunk.worst_bytes
+            if answer == 0:
+                self._stepped.append(Range(chunk.start, chunk.start + chunk.length))
+                self.freed_bytes += chunk.worst_bytes
+            # EAGAIN is what madvise makes of an ENOMEM from within (mm/madvise.c): no memory, or no
+            # more ranges (vm.max_map_count), which the one call at the end does not need. Its own
+            # ENOMEM, as EINVAL, says that the range was unmapped or replaced: another look tells.
+            elif answer in (-errno.EAGAIN, -errno.ENOMEM):
+                failed = failed or (None if self._fits(chunk.worst_bytes) else chunk)
+            elif answer != -errno.EINVAL:
+                check_answer(self.process, f"madvise({chunk.start:#x}, MADV_UNMERGEABLE)", answer)
+        if failed is not None:
+            raise Postponed(self.process.pid, "NoHeadroom", "the kernel found no memory")
 
     def switch_off(self) -> bool:
         """Switch merging off for all of it; False when what is still merged does not fit.
@@ -222,8 +294,12 @@ class Unmerging:
         Raises:
             As `give_back`.
         """
-        need = self._not_stepped_bytes()
-        if not self._fits(need):
+        room = self._headroom()
+        need = self._merged_bytes(self._stepped)
+        if room is not None and room < need + 2 * MARGIN_BYTES:
+            # Nothing merges where steps went, unless the process mapped other memory there since.
+            need = self._merged_bytes(())
+        if not within(need, room, MARGIN_BYTES):
             return False
         answer = self.tracer.call(self.process, [set_merge(on=False, seconds=OFF_SECONDS)])
         if answer.results[0] == -errno.ENOMEM:
@@ -232,18 +308,14 @@ class Unmerging:
         self.freed_bytes += need
         return True
 
-    def _not_stepped_bytes(self) -> int:
-        """What is merged but where steps went: ksmd merges nothing there any more.
-
-        Unless the process unmaps such addresses and maps others in their place: what ksmd merges of
-        those in the seconds of a release is small, and goes to the margin.
-        """
+    def _merged_bytes(self, but: Iterable[Range]) -> int:
+        """What is merged, but for these ranges where that can be told."""
         if not self._by_maps:
             return read_merged_bytes(self.process, proc=self.proc)
         with self._look() as pages:
             found = (
                 len(pages.merged(window))
-                for piece in without(self._pieces(), self._stepped)
+                for piece in without((each.where for each in self._pieces()), but)
                 for window in windows(piece)
             )
             return sum(found) * page_size()

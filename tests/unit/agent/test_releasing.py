@@ -29,7 +29,12 @@ def left(reason: str) -> Left:
 )
 def test_a_bad_moment_passes_sooner_than_room_comes(reasons: list[str], pause: float) -> None:
     """A node is handed over without waiting for nothing, and a full one is not pestered."""
-    assert pause_before_release(map(left, reasons)) == pause
+    assert pause_before_release([left(reason) for reason in reasons], 100.0) == pause
+
+
+def test_what_lasts_is_no_moment() -> None:
+    """A stopped process may stay so for days, and each try costs."""
+    assert pause_before_release([left("Stopped")], 100.0 + PATIENCE_SECONDS) == ROOM_PAUSE
 
 
 def test_who_hears_of_it() -> None:

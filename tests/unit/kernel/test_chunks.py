@@ -11,10 +11,9 @@ from ksm_operator.kernel.chunks import (
     MOST_WINDOWS,
     WALK_BYTES,
     Chunk,
-    aligned,
     cut,
     goes_with,
-    halved,
+    is_full,
     may_be_stepped,
     windows,
 )
@@ -35,16 +34,18 @@ MERGED = st.tuples(st.integers(1, 2000), st.integers(1, 40)).flatmap(
 """A window, the numbers of its merged pages, and how much of them a step may take."""
 
 
-@given(st.integers(1, 1 << 34))
-def test_windows_make_up_the_range(pages: int) -> None:
+@given(st.integers(0, 1 << 20), st.integers(1, 1 << 34))
+def test_windows_make_up_the_range(first: int, pages: int) -> None:
     """No address is left out, and there are not more visits than anybody waits for."""
-    where = Range(START, START + pages * PAGE)
+    start = first * PAGE
+    where = Range(start, start + pages * PAGE)
     found = list(windows(where))
-    assert [each.start for each in found] == [START, *(each.end for each in found[:-1])]
+    assert [each.start for each in found] == [start, *(each.end for each in found[:-1])]
     assert found[-1].end == where.end
-    assert len(found) <= 1.01 * MOST_WINDOWS
+    assert len(found) <= MOST_WINDOWS + 1
     if where.size <= WALK_BYTES * MOST_WINDOWS:
         assert max(each.size for each in found) <= WALK_BYTES
+    assert all(each.end % WALK_BYTES == 0 for each in found[:-1]), "a huge page was cut"
 
 
 @given(MERGED)
@@ -62,26 +63,11 @@ def test_steps_cover_the_window_once(one: tuple[Range, list[int], int]) -> None:
 
 
 def test_dense_memory_goes_in_small_steps() -> None:
-    """A step of merged memory is 2 MiB: milliseconds for the other threads."""
+    """A step of merged memory is half a MiB: milliseconds for the other threads."""
     pages = 1 << 12
     window = Range(START, START + pages * PAGE)
     steps = list(cut(window, range(pages), CHUNK_BYTES, PAGE))
     assert {step.length for step in steps} == {CHUNK_BYTES}
-
-
-@given(MERGED)
-def test_halves_make_up_the_whole(one: tuple[Range, list[int], int]) -> None:
-    """A step that does not fit is cut down to 64 KiB, then given up."""
-    for step in cut(*one, PAGE):
-        halves = halved(step)
-        if halves is None:
-            assert step.length < 2 * 64 * 1024
-            continue
-        left, right = halves
-        assert left.start == step.start
-        assert right.start == left.start + left.length
-        assert left.length + right.length == step.length
-        assert max(left.worst_bytes, right.worst_bytes) <= step.worst_bytes
 
 
 SMALL = Chunk(START, PAGE, PAGE)
@@ -102,6 +88,14 @@ def test_small_steps_share_a_visit(lot: list[Chunk], chunk: Chunk, *, goes: bool
     assert goes_with(lot, chunk, CHUNK_BYTES) is goes
 
 
+def test_a_full_visit_waits_for_nothing_more() -> None:
+    """What was counted is true of that moment."""
+    assert not is_full([SMALL], CHUNK_BYTES)
+    assert is_full([SMALL] * CALLS_PER_VISIT, CHUNK_BYTES)
+    assert is_full([replace(SMALL, worst_bytes=CHUNK_BYTES)], CHUNK_BYTES)
+    assert is_full([replace(SMALL, length=WALK_BYTES, worst_bytes=0)], CHUNK_BYTES)
+
+
 VMA = Vma(START, START + 10 * PAGE, "", frozenset({"mg"}), 0, 10 * PAGE, 10 * PAGE)
 
 
@@ -119,10 +113,3 @@ def test_ranges_with_high_flags_take_no_step() -> None:
     assert not may_be_stepped(replace(VMA, protection_key=1))
     assert not may_be_stepped(replace(VMA, flags=VMA.flags | {"ss"}))
     assert may_be_stepped(replace(VMA, protection_key=1), keeps_flags=True)
-
-
-@given(st.integers(0, 1 << 40))
-def test_alignment_is_that_of_the_largest_pages(length: int) -> None:
-    """64 KiB pages exist; a step is at least one of them."""
-    assert aligned(length) % 65536 == 0
-    assert aligned(length) >= 65536
