@@ -105,17 +105,18 @@ def test_a_step_that_found_no_memory_ends_the_release(
 
 
 MANY = """
-import mmap, sys
+import ctypes, mmap, os, sys
 count = int(sys.argv[1])
-# Between any two lies one that nobody may read: they stay ranges of their own.
-area = mmap.mmap(-1, 2 * count * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
+area = mmap.mmap(-1, 2 * count * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 base = ctypes.addressof(ctypes.c_char.from_buffer(area))
 for each in range(count):
-    area[2 * each * mmap.PAGESIZE] = 1
-    page = ctypes.c_void_p(base + (2 * each + 1) * mmap.PAGESIZE)
-    assert libc.mprotect(page, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    start = 2 * each * mmap.PAGESIZE
+    area[start] = 1
+    # Between any two lies one with other rights, so they stay ranges of their own, and no twin.
+    area[start + mmap.PAGESIZE : start + mmap.PAGESIZE + 16] = os.urandom(16)
+    page = ctypes.c_void_p(base + start + mmap.PAGESIZE)
+    assert libc.mprotect(page, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ) == 0
 print("ready", flush=True)
 print(base, flush=True)
 sys.stdin.readline()

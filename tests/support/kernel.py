@@ -31,6 +31,8 @@ def merge_any(pid: int) -> bool | None:
         smaps = "" if "ksm_merge_any" in text else (PROC / str(pid) / "smaps").read_text()
     except OSError:
         return None
+    if not text:  # on its way out, without memory
+        return None
     for line in text.splitlines():
         name, _, value = line.partition(":")
         if name == "ksm_merge_any":

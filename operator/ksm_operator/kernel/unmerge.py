@@ -215,15 +215,16 @@ class Unmerging:
         """What goes in one visit; nothing for what is not wanted. Each as soon as it is full."""
         lot: list[Chunk] = []
         for chunk in chunks:
-            if chunk is None or (wanted is not None and not wanted(chunk)):
-                if lot:
-                    yield lot
+            if chunk is None:
                 yield []
-                lot = []
                 continue
-            if lot and not goes_with(lot, chunk, self._chunk_bytes):
+            is_wanted = wanted is None or wanted(chunk)
+            if lot and not (is_wanted and goes_with(lot, chunk, self._chunk_bytes)):
                 yield lot
                 lot = []
+            if not is_wanted:
+                yield []
+                continue
             lot.append(chunk)
             if is_full(lot, self._chunk_bytes):
                 yield lot
@@ -273,7 +274,7 @@ class Unmerging:
     def _visit(self, lot: Sequence[Chunk]) -> None:
         calls = [Syscall("madvise", (chunk.start, chunk.length, MADV_UNMERGEABLE)) for chunk in lot]
         answers = self.tracer.call(self.process, calls).results
-        failed: Chunk | None = None
+        no_memory = False
         for chunk, answer in zip(lot, answers, strict=True):
             if answer == 0:
                 self._stepped.append(Range(chunk.start, chunk.start + chunk.length))
@@ -282,10 +283,10 @@ class Unmerging:
             # more ranges (vm.max_map_count), which the one call at the end does not need. Its own
             # ENOMEM, as EINVAL, says that the range was unmapped or replaced: another look tells.
             elif answer in (-errno.EAGAIN, -errno.ENOMEM):
-                failed = failed or (None if self._fits(chunk.worst_bytes) else chunk)
+                no_memory |= not self._fits(chunk.worst_bytes)
             elif answer != -errno.EINVAL:
                 check_answer(self.process, f"madvise({chunk.start:#x}, MADV_UNMERGEABLE)", answer)
-        if failed is not None:
+        if no_memory:
             raise Postponed(self.process.pid, "NoHeadroom", "the kernel found no memory")
 
     def switch_off(self) -> bool:
