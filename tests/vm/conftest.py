@@ -65,7 +65,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         guests = session.config.stash[GUESTS].values()
         session.config.pluginmanager.register(Standstill(guests))
         # The longest first, so that none is left alone at the end.
-        for guest in sorted(guests, key=lambda guest: -len(guest.names)):
+        order = list(SUBSETS)
+        for guest in sorted(guests, key=lambda guest: order.index(guest.kernel)):
             guest.start()
 
 

@@ -83,14 +83,9 @@ MADVISE_AND_PRCTL = (
 PAYERS = ("test_agent_phantom.py", "test_payers.py")
 """Who pays: where the kernel's own mark of merged pages cannot be believed."""
 
-REFILLS = (
+LIMITS = (
     "test_guard.py::test_a_payer_refills",
     "test_guard.py::test_without_it_a_refill_kills_the_payer",
-)
-"""What would kill a pod without us, and what keeps it alive."""
-
-LIMITS = (
-    *REFILLS,
     "test_guard.py::test_a_payers_container_restarts",
     "test_guard.py::test_a_sharer_gives_no_more_than_it_has_room_for",
     "test_guard.py::test_nothing_is_broken_where_there_is_room",
@@ -100,7 +95,7 @@ LIMITS = (
     "test_release_order.py::test_sharers_go_before_payers",
     "test_release_order.py::test_the_payer_first_is_killed",
 )
-"""All of it, with the files that version 2 of cgroups has.
+"""What would kill a pod without us, and what keeps it alive, with the files of version 2.
 
 A guest's files are in memory, so no page cache of it is clean: those tests need a disk.
 """
@@ -118,13 +113,17 @@ def goes_on(*calls: str) -> tuple[str, ...]:
     return tuple(f"test_remote.py::test_call_ends_as_if_nothing_had_been[{call}]" for call in calls)
 
 
+RELEASED_AT_A_LIMIT = (
+    "test_release.py::test_a_cgroup_without_room_is_not_killed[as_probed]",
+    "test_release.py::test_sparse_reservation_is_released_in_steps[as_probed]",
+)
+"""What of a release takes an emulated machine longest: once on each kind of machine."""
+
 PRCTL = (
     *AGENT_BY_PRCTL,
     "test_release.py::test_pages_merge_and_come_back[as_probed]",
     "test_release.py::test_release_of_one_that_never_merged[as_probed]",
     "test_release.py::test_no_headroom_touches_nothing[as_probed]",
-    "test_release.py::test_a_cgroup_without_room_is_not_killed[as_probed]",
-    "test_release.py::test_sparse_reservation_is_released_in_steps[as_probed]",
     "test_release.py::test_process_that_exits_is_gone[as_probed]",
     *goes_on("epoll_pwait", "futex", "nanosleep", "read"),
 )
@@ -178,7 +177,6 @@ ENROLLED_AND_RELEASED = (
     "test_release.py::test_pages_merge_and_come_back[as_probed]",
     "test_release.py::test_release_of_one_that_never_merged[as_probed]",
     "test_release.py::test_no_headroom_touches_nothing[as_probed]",
-    "test_release.py::test_a_cgroup_without_room_is_not_killed[as_probed]",
 )
 """What of enrolment and release could depend on the size of a page or on the machine."""
 
@@ -198,30 +196,33 @@ RUNC = ("test_runc.py",)
 """The same in containers, with a limit and without prctl among their calls; x86-64."""
 
 SUBSETS: dict[str, tuple[str, ...]] = {
-    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
-    "6.12": (
-        *(*ANYWHERE, *FANOTIFY, *PAYERS, *REFILLS, *PRCTL, *ENROLLED_AND_RELEASED),
-        *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES),
-        "test_duplicates.py",
-    ),
     "7": (
         *(*ANYWHERE, *FANOTIFY, *LIMITS, *PRCTL, *RUNC, *NODE_COMMAND),
-        *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64, *MERGED_PAGES),
+        *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64, *RELEASED_AT_A_LIMIT),
+        "test_merged_pages.py::test_which_pages_are_merged",
         "test_enrol.py",
         "test_frozen.py",
     ),
+    "6.12": (
+        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *ENROLLED_AND_RELEASED),
+        *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES),
+        "test_duplicates.py",
+    ),
+    "aarch64-7": ("test_frozen.py", *REMOTE, *KILLED_ON_7),
     "aarch64-6.12": (
         *(*ANYWHERE, *CANNOT, *FANOTIFY, *DUPLICATES_AND_MERGED, *ENROLLED_AND_RELEASED),
         *KILLED_ON_6_12,
     ),
-    "aarch64-7": ("test_frozen.py", *MERGED_PAGES, *REMOTE, *KILLED_ON_7),
+    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
     "aarch64-16k": (
         "test_probe.py::test_feature",
         "test_probe.py::test_method",
         "test_probe.py::test_headroom_of_a_limited_cgroup",
-        *(*CANNOT, *ENROLLED_AND_RELEASED, *MERGED_PAGES),
+        *(*CANNOT, *ENROLLED_AND_RELEASED, *RELEASED_AT_A_LIMIT),
+        "test_merged_pages.py::test_which_pages_are_merged",
     ),
 }
+"""In the order of what they take, the longest first."""
 
 X86_64_ONLY = tuple(
     f"test_remote.py::test_call_ends_as_if_nothing_had_been[{case}]"
