@@ -160,7 +160,9 @@ def test_what_marks_a_merged_page_where_its_flag_does_not(pair: Pair) -> None:
             frames += anonymous_frames(data)
         words = flags.words(sorted(frames))
     if not flags.mark.is_sure:
-        assert all(OWN_FLAG.is_on(word) for word in words), "what it is there for"
+        flagged = sum(OWN_FLAG.is_on(word) for word in words)
+        # Some were freed, or put together by khugepaged, between the two reads.
+        assert flagged > 0.95 * len(words), "what it is there for"
         return
     marked = [OTHER_MARKS.is_on(word) for word in words]
     assert marked == [OWN_FLAG.is_on(word) for word in words]

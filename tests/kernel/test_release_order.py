@@ -95,7 +95,8 @@ def test_a_payer_alone_is_left_whole(
     assert outcome.level == hierarchy.name(pods.payer.directory)
     assert 20 * MIB < outcome.lacking_bytes < 48 * MIB
     assert merged(pods.paying) >= (SIZE - 1) * MIB
-    pods.payer.limit((LIMIT + outcome.lacking_bytes // MIB + 2) * MIB)
+    # A cgroup's usage moves by itself: it is charged in batches for each CPU, and for page tables.
+    pods.payer.limit((LIMIT + outcome.lacking_bytes // MIB + 6) * MIB)
     assert_released(release_in_our_order(tracer, rooms, pods.paying), pods.paying)
 
 
