@@ -25,7 +25,8 @@ MOST_WINDOWS: Final = 4096
 SMALLEST_BYTES: Final = 64 << 10
 """What is merged in a step that is not cut any further."""
 
-CALLS_PER_VISIT: Final = 16
+STEPS_PER_VISIT: Final = 16
+"""Each takes the kernel a moment for splitting the range, which its caller waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Chunk:
     length: int
     worst_bytes: int
 
+    @property
+    def where(self) -> Range:
+        """Its addresses."""
+        return Range(self.start, self.start + self.length)
+
 
 def may_be_stepped(vma: Vma, *, keeps_flags: bool = False) -> bool:
     """True if a range may be given back before merging is switched off.
@@ -49,22 +55,19 @@ def may_be_stepped(vma: Vma, *, keeps_flags: bool = False) -> bool:
     Not one with flags that the step might drop (see `release`); nor code: that its mark is there
     tells, before 6.14, that merging is still on.
     """
-    safe = keeps_flags or not vma.has_high_flags
-    return vma.is_mergeable and safe and not is_code(vma)
+    return _is_safe(vma, keeps_flags=keeps_flags) and not is_code(vma)
+
+
+def _is_safe(vma: Vma, *, keeps_flags: bool) -> bool:
+    return vma.is_mergeable and (keeps_flags or not vma.has_high_flags)
 
 
 def parts_of(
     vmas: Iterable[Vma], ours: Sequence[Range], *, keeps_flags: bool = True
 ) -> tuple[Range, ...]:
     """What of `ours` is marked, and may be given back in steps (see `release`)."""
-    return common(
-        (
-            Range(vma.start, vma.end)
-            for vma in vmas
-            if vma.is_mergeable and (keeps_flags or not vma.has_high_flags)
-        ),
-        ours,
-    )
+    safe = (vma for vma in vmas if _is_safe(vma, keeps_flags=keeps_flags))
+    return common((Range(vma.start, vma.end) for vma in safe), ours)
 
 
 def windows(where: Range) -> Iterator[Range]:
@@ -104,7 +107,7 @@ def goes_with(lot: Sequence[Chunk], chunk: Chunk, chunk_bytes: int) -> bool:
     """Whether a step can be taken in the same visit as these, which the process waits for."""
     worst_bytes = sum(each.worst_bytes for each in lot) + chunk.worst_bytes
     length = sum(each.length for each in lot) + chunk.length
-    return worst_bytes <= chunk_bytes and length <= WALK_BYTES and len(lot) < CALLS_PER_VISIT
+    return worst_bytes <= chunk_bytes and length <= WALK_BYTES and len(lot) < STEPS_PER_VISIT
 
 
 def is_full(lot: Sequence[Chunk], chunk_bytes: int) -> bool:

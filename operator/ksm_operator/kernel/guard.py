@@ -158,10 +158,6 @@ class _Choice:
         return found if len(found) >= self._share * len(merged) else set()
 
 
-def _range(chunk: Chunk) -> Range:
-    return Range(chunk.start, chunk.start + chunk.length)
-
-
 class _Act:
     """One call of `relieve`."""
 
@@ -201,17 +197,17 @@ class _Act:
         looked_at: dict[Range, list[tuple[int, int]]] = {}
 
         def wanted(chunk: Chunk) -> bool:
-            if choice.is_full or common([_range(chunk)], stacks):
+            if choice.is_full or common([chunk.where], stacks):
                 return False
-            pages = looked_at[_range(chunk)] = payers.merged(chunk.start, chunk.length)
+            pages = looked_at[chunk.where] = payers.merged(chunk.start, chunk.length)
             return bool(choice.meant(pages))
 
         with contextlib.closing(payers), contextlib.closing(give_back_steps(act, wanted)) as steps:
             for chunks in steps:
                 for chunk in chunks:
-                    pages = looked_at[_range(chunk)]
+                    pages = looked_at[chunk.where]
                     choice.broken |= choice.meant(pages)
-                    self.ranges.setdefault(process, []).append(_range(chunk))
+                    self.ranges.setdefault(process, []).append(chunk.where)
                     self.given_back[process] += len(pages) * page_size()
                 yield turn.pause() if chunks else 0.0
                 if choice.is_full:

@@ -18,7 +18,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.cgroupfs import walk
-from ksm_operator.kernel.chunks import windows
 from ksm_operator.kernel.errors import KernelError, ProcessGone
 from ksm_operator.kernel.frames import (
     BLOCK_PAGES,
@@ -139,11 +138,9 @@ class ChunkPayers:
 
     def merged(self, start: int, length: int) -> list[tuple[int, int]]:
         """Frame and payer (inode of a cgroup) of each merged page in these addresses."""
-        found: list[tuple[int, int]] = []
-        for window in windows(Range(start, start + length)):
-            frames = sorted(frame for _, frame in self._pages.merged(window))
-            found += zip(frames, read_words(self._cgroups, frames), strict=True)
-        return found
+        pages = self._pages.merged(Range(start, start + length))
+        frames = sorted(frame for _, frame in pages)
+        return list(zip(frames, read_words(self._cgroups, frames), strict=True))
 
     def is_unpaid(self, start: int, length: int, inodes: Collection[int]) -> bool:
         """Whether others than these cgroups pay for half or more of the merged pages there."""

@@ -162,7 +162,7 @@ class Unmerging:
         empty: list[Range] = []
         for piece in self._pieces():
             small = piece.where.size <= WALK_BYTES
-            present = any(map(pages.any_present, windows(piece.where)))
+            present = pages.any_present(piece.where)
             if not present and not self.by_ranges and (small or not piece.walked):
                 continue
             for window in windows(piece.where):
@@ -257,16 +257,14 @@ class Unmerging:
         return True
 
     def _counted(self, chunk: Chunk, pages: MergedPages) -> Chunk:
-        where = Range(chunk.start, chunk.start + chunk.length)
-        return replace(chunk, worst_bytes=len(pages.merged(where)) * page_size())
+        return replace(chunk, worst_bytes=len(pages.merged(chunk.where)) * page_size())
 
     def _smaller(self, chunk: Chunk, pages: MergedPages) -> list[Chunk]:
         """Halves of a step that does not fit; none when it is as small as steps get."""
         if chunk.worst_bytes <= max(SMALLEST_BYTES, page_size()):
             return []
-        where = Range(chunk.start, chunk.start + chunk.length)
-        half = chunk.worst_bytes // 2
-        return list(cut(where, self._merged(where, pages), half, page_size()))
+        merged = self._merged(chunk.where, pages)
+        return list(cut(chunk.where, merged, chunk.worst_bytes // 2, page_size()))
 
     def _fits(self, need: int) -> bool:
         return within(need, self._headroom(), MARGIN_BYTES)
@@ -277,7 +275,7 @@ class Unmerging:
         no_memory = False
         for chunk, answer in zip(lot, answers, strict=True):
             if answer == 0:
-                self._stepped.append(Range(chunk.start, chunk.start + chunk.length))
+                self._stepped.append(chunk.where)
                 self.freed_bytes += chunk.worst_bytes
             # EAGAIN is what madvise makes of an ENOMEM from within (mm/madvise.c): no memory, or no
             # more ranges (vm.max_map_count), which the one call at the end does not need. Its own

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm_operator.kernel.chunks import (
-    CALLS_PER_VISIT,
+    STEPS_PER_VISIT,
     MOST_WINDOWS,
     WALK_BYTES,
     Chunk,
@@ -77,7 +77,7 @@ SMALL = Chunk(START, PAGE, PAGE)
     ("lot", "chunk", "goes"),
     [
         ([SMALL], SMALL, True),
-        ([SMALL] * CALLS_PER_VISIT, SMALL, False),
+        ([SMALL] * STEPS_PER_VISIT, SMALL, False),
         ([SMALL], replace(SMALL, worst_bytes=CHUNK_BYTES), False),
         ([SMALL], replace(SMALL, worst_bytes=CHUNK_BYTES - PAGE), True),
         ([SMALL], replace(SMALL, length=WALK_BYTES), False),
@@ -91,7 +91,7 @@ def test_small_steps_share_a_visit(lot: list[Chunk], chunk: Chunk, *, goes: bool
 def test_a_full_visit_waits_for_nothing_more() -> None:
     """What was counted is true of that moment."""
     assert not is_full([SMALL], CHUNK_BYTES)
-    assert is_full([SMALL] * CALLS_PER_VISIT, CHUNK_BYTES)
+    assert is_full([SMALL] * STEPS_PER_VISIT, CHUNK_BYTES)
     assert is_full([replace(SMALL, worst_bytes=CHUNK_BYTES)], CHUNK_BYTES)
     assert is_full([replace(SMALL, length=WALK_BYTES, worst_bytes=0)], CHUNK_BYTES)
 
