@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm_operator.kernel.chunks import (
-    STEPS_PER_VISIT,
     MOST_WINDOWS,
+    STEPS_PER_VISIT,
     WALK_BYTES,
     Chunk,
     cut,
