@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -148,16 +149,27 @@ def start(ksm: None) -> Iterator[Start]:
         target.kill()
 
 
-@pytest.fixture(scope="session")
-def blocking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C program that blocks in a system call of one's choice."""
+def compiled(name: str, directory: Path, *options: str) -> Path:
+    """The program of a C file beside this one."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         machine.missing("These tests need a C compiler", "apt-get install gcc libc6-dev")
-    program = tmp_path_factory.mktemp("c") / "blocking"
+    program = directory / name
     command = [compiler, "-O2", "-Wall", "-Wno-unused-result", "-o", str(program)]
-    subprocess.run([*command, str(HERE / "blocking.c"), "-lpthread", "-lrt"], check=True)
+    subprocess.run([*command, str(HERE / f"{name}.c"), *options], check=True)
     return program
+
+
+@pytest.fixture(scope="session")
+def blocking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C program that blocks in a system call of one's choice."""
+    return compiled("blocking", tmp_path_factory.mktemp("c"), "-lpthread", "-lrt")
+
+
+@pytest.fixture(scope="session")
+def holder_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C program that holds memory; it runs where no library is."""
+    return compiled("holder", tmp_path_factory.mktemp("c"), "-static")
 
 
 @pytest.fixture(scope="session")
@@ -232,33 +244,34 @@ def cgroup(ksm: None, hierarchy: Hierarchy) -> Iterator[Cgroup]:
     made.remove()
 
 
-HOLDER = """
-import mmap, sys
-size = int(sys.argv[1]) << 20
-area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-for page in range(0, size, 4096):
-    area[page : page + 4096] = (page >> 12).to_bytes(8, "little") * 512
-print("ready", flush=True)
-for line in sys.stdin:
-    wanted = ((p, (p >> 12).to_bytes(8, "little") * 512) for p in range(0, size, 4096))
-    print("intact" if all(area[p : p + 4096] == w for p, w in wanted) else "broken", flush=True)
-"""
-"""Holds so many MiB whose every page differs from the next, but not from another holder's."""
+class Holders:
+    """Starts processes whose memory merges with each other's, and with nobody else's."""
+
+    def __init__(self, start: Start, program: Path) -> None:
+        self._start = start
+        self._program = program
+        self._salt = secrets.token_hex(8)
+
+    def __call__(
+        self, mebibytes: int, cgroup: Cgroup | None = None, *advice: str, ready: bool = True
+    ) -> Target:
+        """One with so much, in a cgroup if given, advised as `holder.c` understands it."""
+        words = [str(self._program), str(mebibytes), self._salt, *advice]
+        if cgroup is None:
+            return self._start(*words, ready=ready)
+        # It starts in the cgroup, so that every page of it is charged there.
+        procs = cgroup.directory / "cgroup.procs"
+        return self._start("sh", "-c", f'echo $$ > "{procs}"; exec "$@"', "sh", *words, ready=ready)
+
+    def others(self) -> "Holders":
+        """The same with another memory."""
+        return Holders(self._start, self._program)
 
 
 @pytest.fixture
-def holder(start: Start) -> Callable[..., Target]:
+def holder(start: Start, holder_program: Path) -> Holders:
     """Start a process with memory that merges with another holder's, in a cgroup if given."""
-
-    def begin(mebibytes: int, cgroup: Cgroup | None = None) -> Target:
-        # It starts in the cgroup, so that every page of it is charged there.
-        words = [sys.executable, "-u", "-c", HOLDER, str(mebibytes)]
-        if cgroup is None:
-            return start(*words)
-        procs = cgroup.directory / "cgroup.procs"
-        return start("sh", "-c", f'echo $$ > "{procs}"; exec "$@"', "sh", *words)
-
-    return begin
+    return Holders(start, holder_program)
 
 
 def intact(target: Target) -> bool:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.conftest import Cgroup, Start, Target, wait_until
-from kernel.sharers import sharers
+from kernel.conftest import Cgroup, Holders, Target, wait_until
 from kernel.test_release import merge
 from ksm_operator.kernel import Hierarchy, Tracer, walk
 from ksm_operator.kernel.headroom import path_up
@@ -94,10 +93,9 @@ def kill(hierarchy: Hierarchy, *cgroups: Cgroup) -> Iterator[None]:
     )
 
 
-def merged_pods(start: Start, tracer: Tracer, *cgroups: Cgroup) -> Pods:
+def merged_pods(holder: Holders, tracer: Tracer, *cgroups: Cgroup) -> Pods:
     """In these two cgroups, with ksmd at rest, so that nothing merges again behind a test."""
-    sharer = sharers(start)
-    members = [(below, sharer(SIZE, below)) for below in cgroups]
+    members = [(below, holder(SIZE, below, "small")) for below in cgroups]
     merge(tracer, *(target for _, target in members), mebibytes=SIZE - 1)
     kernel.write_setting("run", 0)
     return Pods(members)

@@ -1,16 +1,16 @@
 """The figure that the agent reports, against a phantom charge that is known."""
 
-from kernel.conftest import Cgroup, Start, wait_until
+from kernel.conftest import Cgroup, Holders, wait_until
 from kernel.pods import MIB, SIZE, merged_pods
 from ksm_operator.agent.phantom import PhantomCharge
 from ksm_operator.kernel import Hierarchy, Tracer
 
 
 def test_what_a_refill_leaves_behind(
-    start: Start, cgroup: Cgroup, hierarchy: Hierarchy, ksmd: None, tracer: Tracer
+    holder: Holders, cgroup: Cgroup, hierarchy: Hierarchy, ksmd: None, tracer: Tracer
 ) -> None:
     """It is none while the payer maps its pages, and all of them when it has dropped them."""
-    pods = merged_pods(start, tracer, cgroup.child("one"), cgroup.child("two"))
+    pods = merged_pods(holder, tracer, cgroup.child("one"), cgroup.child("two"))
     processes = [pods.paying.process, pods.sharing.process]
 
     def measured() -> int:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.conftest import Cgroup, Start, Target, intact, wait_until
+from kernel.conftest import Cgroup, Holders, Target, intact, wait_until
 from kernel.pods import LIMIT, MIB, SIZE, Pods, fill_with_cache, kill, merged_pods, no_kill
-from kernel.sharers import SHARER, sharers
 from kernel.test_release import mergeable_ranges, merged
 from ksm_operator.kernel import (
     Hierarchy,
@@ -32,10 +31,10 @@ RESERVE = 0.01
 
 
 @pytest.fixture
-def pods(start: Start, cgroup: Cgroup, ksmd: None, tracer: Tracer) -> Pods:
+def pods(holder: Holders, cgroup: Cgroup, ksmd: None, tracer: Tracer) -> Pods:
     """Two containers in a pod each, merged."""
     containers = [cgroup.child(name).child("container") for name in ("one", "two")]
-    return merged_pods(start, tracer, *containers)
+    return merged_pods(holder, tracer, *containers)
 
 
 Guard = Callable[..., Relief]
@@ -103,7 +102,7 @@ def pod_of(cgroup: Cgroup) -> Path:
     return cgroup.directory.parent
 
 
-def restarted(start: Start, pods: Pods) -> Target:
+def restarted(holder: Holders, pods: Pods) -> Target:
     """The payer's container died; its successor, which may not come up."""
     pods.paying.kill()
     procs = pods.payer.directory / "cgroup.procs"
@@ -111,7 +110,7 @@ def restarted(start: Start, pods: Pods) -> Target:
     pods.payer.remove()
     again = Cgroup(pod_of(pods.payer) / "again", pods.payer.version)
     again.directory.mkdir()
-    return sharers(start)(SIZE, again, ready=False)
+    return holder.others()(SIZE, again, "small", ready=False)
 
 
 def limit_pod(pods: Pods, mebibytes: int) -> None:
@@ -121,16 +120,16 @@ def limit_pod(pods: Pods, mebibytes: int) -> None:
 
 
 def test_without_it_a_restarted_container_is_killed(
-    start: Start, pods: Pods, cgroup: Cgroup, hierarchy: Hierarchy
+    holder: Holders, pods: Pods, cgroup: Cgroup, hierarchy: Hierarchy
 ) -> None:
     """The pod goes on paying for what its dead container had shared."""
     limit_pod(pods, LIMIT)
     with kill(hierarchy, cgroup):
-        assert not restarted(start, pods).line()
+        assert not restarted(holder, pods).line()
 
 
 def test_a_payers_container_restarts(
-    start: Start, pods: Pods, cgroup: Cgroup, hierarchy: Hierarchy, guard: Guard
+    holder: Holders, pods: Pods, cgroup: Cgroup, hierarchy: Hierarchy, guard: Guard
 ) -> None:
     """Under the limit of its pod alone, which the guard looked at while the first one lived."""
     limit_pod(pods, LIMIT)
@@ -138,7 +137,7 @@ def test_a_payers_container_restarts(
         relief = guard(pods.paying, pods.sharing)
         assert list(relief.given_back) == [pods.sharing.process]
         assert not below(relief, hierarchy, cgroup)
-        again = restarted(start, pods)
+        again = restarted(holder, pods)
         assert again.line() == "ready"
         assert intact(again)
         assert intact(pods.sharing)
@@ -207,12 +206,11 @@ def test_what_was_given_back_stays_apart_until_the_release(
 
 
 def test_marks_of_the_programs_own_come_back(
-    start: Start, cgroup: Cgroup, ksmd: None, tracer: Tracer, guard: Guard
+    holder: Holders, cgroup: Cgroup, ksmd: None, tracer: Tracer, guard: Guard
 ) -> None:
     """A range that the program had marked and that we broke is marked again after the release."""
-    marking = SHARER.replace("def content", "area.madvise(12)\ndef content")
-    sharer = sharers(start, marking)
-    members = [(below, sharer(SIZE, below)) for below in map(cgroup.child, ("one", "two"))]
+    homes = [cgroup.child(name) for name in ("one", "two")]
+    members = [(below, holder(SIZE, below, "small", "mergeable")) for below in homes]
     marks = {}
     for _, target in members:
         intent = prepare(target.process, probe())

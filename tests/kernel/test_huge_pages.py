@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.conftest import Start, Target, wait_until
+from kernel.conftest import Holders, Start, Target, wait_until
 from kernel.test_node_command import ksm_node
 from kernel.test_release import merge, mergeable_ranges, merged
 from ksm_operator.kernel import Process, Tracer, enrol, find_process
@@ -73,7 +73,7 @@ def child_of(target: Target) -> Process:
 
 @pytest.mark.usefixtures("ksmd")
 def test_two_percent_shared_are_left_alone(
-    living: Living, holder: Callable[..., Target], tracer: Tracer, tmp_path: Path
+    living: Living, holder: Holders, tracer: Tracer, tmp_path: Path
 ) -> None:
     """They would lose every huge page for next to nothing; and they are told why."""
     pair = [living(50), living(50)]

@@ -38,10 +38,14 @@ print("alive", flush=True)
 
 def worker_of(target: Target) -> int:
     """The thread that the kernel has made in it for its ring."""
-    for directory in Path(f"/proc/{target.pid}/task").iterdir():
-        if (directory / "comm").read_text().startswith("iou-sqp"):
-            return int(directory.name)
-    raise LookupError("no iou-sqp thread")
+
+    def found() -> list[int]:
+        # The kernel may answer the program before the thread has given itself its name.
+        tasks = Path(f"/proc/{target.pid}/task").iterdir()
+        return [int(t.name) for t in tasks if (t / "comm").read_text().startswith("iou-sqp")]
+
+    wait_until(lambda: found() != [], f"{target.pid} has an iou-sqp thread")
+    return found()[0]
 
 
 def test_rings_worker_is_never_chosen(start: Start, tracer: Tracer) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.conftest import Cgroup, Start
+from kernel.conftest import Cgroup, Holders, Start
 from kernel.pods import LIMIT, MIB, SIZE, merged_pods, no_kill
-from kernel.sharers import sharers
 from kernel.test_madvise import PROGRAM, Program
 from kernel.test_release import merge, mergeable_ranges
 from ksm_operator.kernel import AgentLock, Hierarchy, Tracer, probe
@@ -177,11 +176,11 @@ def test_a_cgroup_that_is_not_there(ksm: None, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ksmd")
 def test_explain_before_and_after(
-    start: Start, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, tmp_path: Path
+    holder: Holders, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, tmp_path: Path
 ) -> None:
     """Whether it would be enrolled, then who pays for what it shares and which limit is near."""
-    sharer, homes = sharers(start), [cgroup.child("one"), cgroup.child("two")]
-    targets = [sharer(8, home) for home in homes]
+    homes = [cgroup.child("one"), cgroup.child("two")]
+    targets = [holder(8, home, "small") for home in homes]
     for target in targets:
         target.wait_for_state("S")
     words = ("-o", "json", "explain", str(targets[0].pid))
@@ -237,10 +236,10 @@ sys.stdin.readline()
 @pytest.mark.timeout(240, func_only=True)
 @pytest.mark.usefixtures("ksmd")
 def test_relieve_a_cgroup_that_pays_for_others(
-    start: Start, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, tmp_path: Path
+    holder: Holders, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, tmp_path: Path
 ) -> None:
     """Seen by `explain`, cured by `relieve`, seen again; what it took is told to the byte."""
-    pods = merged_pods(start, tracer, cgroup.child("one"), cgroup.child("two"))
+    pods = merged_pods(holder, tracer, cgroup.child("one"), cgroup.child("two"))
     pods.limit(LIMIT)
     name = hierarchy.name(pods.payer.directory)
     lock = tmp_path / "lock"

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.conftest import Cgroup, Start, Target, wait_until
-from kernel.sharers import sharers
+from kernel.conftest import Cgroup, Holders, Start, Target, wait_until
 from kernel.test_release import merge, merged
 from ksm_operator.kernel import (
     ProcessGone,
@@ -38,11 +37,10 @@ Pair = tuple[tuple[Cgroup, Target], tuple[Cgroup, Target]]
 
 
 @pytest.fixture
-def pair(start: Start, cgroup: Cgroup, ksmd: None, tracer: Tracer) -> Pair:
+def pair(holder: Holders, cgroup: Cgroup, ksmd: None, tracer: Tracer) -> Pair:
     """Two holders of the same memory in two cgroups: the one that pays first."""
     cgroups = [cgroup.child("one"), cgroup.child("two")]
-    sharer = sharers(start)
-    targets = [sharer(SIZE, below) for below in cgroups]
+    targets = [holder(SIZE, below, "small") for below in cgroups]
     merge(tracer, *targets, mebibytes=SIZE - 1)
     kernel.write_setting("run", 0)
     both = list(zip(cgroups, targets, strict=True))

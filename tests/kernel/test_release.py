@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.conftest import Cgroup, Start, Target, intact, wait_until
+from kernel.conftest import Cgroup, Holders, Start, Target, intact, wait_until
 from ksm_operator.kernel import (
     Hierarchy,
     ProcessGone,
@@ -23,7 +23,6 @@ from ksm_operator.kernel.procfs import page_size
 from support import kernel
 
 MIB = 1 << 20
-Holder = Callable[..., Target]
 Release = Callable[..., ReleaseProgress]
 
 
@@ -59,7 +58,7 @@ def merge(tracer: Tracer, *targets: Target, mebibytes: int) -> None:
 
 
 def test_pages_merge_and_come_back(
-    holder: Holder, ksmd: None, tracer: Tracer, release: Release
+    holder: Holders, ksmd: None, tracer: Tracer, release: Release
 ) -> None:
     """The whole way: two programs with the same memory, merged, released, unharmed."""
     one, two = holder(32), holder(32)
@@ -89,7 +88,7 @@ def test_release_of_one_that_never_merged(start: Start, tracer: Tracer, release:
 
 
 def test_no_headroom_touches_nothing(
-    holder: Holder, ksmd: None, tracer: Tracer, release: Release
+    holder: Holders, ksmd: None, tracer: Tracer, release: Release
 ) -> None:
     """Without room every page stays merged, and the answer says how much that is."""
     one, two = holder(16), holder(16)
@@ -104,7 +103,7 @@ def test_no_headroom_touches_nothing(
 
 @pytest.mark.usefixtures("ksmd")
 def test_a_cgroup_without_room_is_not_killed(
-    holder: Holder, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, release: Release
+    holder: Holders, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, release: Release
 ) -> None:
     """Unmerging over a limit would kill: release stops before it, and goes on when it is raised."""
     first, second = cgroup.child("one"), cgroup.child("two")
@@ -216,7 +215,7 @@ print(all(area[5000] == 7 for area in areas), flush=True)
     assert target.line() == "True"
 
 
-def test_process_that_exits_is_gone(holder: Holder, tracer: Tracer, release: Release) -> None:
+def test_process_that_exits_is_gone(holder: Holders, tracer: Tracer, release: Release) -> None:
     """Nothing to give back to the dead."""
     target = holder(1)
     enrol(target.process, tracer)

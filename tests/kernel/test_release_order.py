@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.conftest import Cgroup, Start, Target, intact, wait_until
+from kernel.conftest import Cgroup, Holders, Target, intact, wait_until
 from kernel.pods import LIMIT, MIB, SIZE, Pods, fill_with_cache, kill, merged_pods, no_kill
-from kernel.sharers import sharers
 from kernel.test_release import merge, mergeable_ranges, merged
 from ksm_operator.kernel import (
     Hierarchy,
@@ -28,9 +27,9 @@ Outcomes = dict[Process, ReleaseProgress | KernelError]
 
 
 @pytest.fixture
-def pods(start: Start, cgroup: Cgroup, ksmd: None, tracer: Tracer) -> Pods:
+def pods(holder: Holders, cgroup: Cgroup, ksmd: None, tracer: Tracer) -> Pods:
     """Two containers, merged."""
-    return merged_pods(start, tracer, cgroup.child("one"), cgroup.child("two"))
+    return merged_pods(holder, tracer, cgroup.child("one"), cgroup.child("two"))
 
 
 @pytest.fixture
@@ -102,13 +101,15 @@ def test_a_payer_alone_is_left_whole(
 
 @pytest.mark.usefixtures("ksmd")
 def test_each_pays_for_some_of_the_other(
-    start: Start, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, rooms: Rooms
+    holder: Holders, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer, rooms: Rooms
 ) -> None:
     """Both pay and both share: neither order of the cgroups fits, but each in two steps does."""
     one, two = cgroup.child("one"), cgroup.child("two")
-    left, right = sharers(start), sharers(start)
     # Four processes of two memories; in each cgroup the first of a memory is merged first.
-    pairs = [(left(24, one), left(24, two)), (right(24, two), right(24, one))]
+    pairs = [
+        [each(24, home, "small") for home in homes]
+        for each, homes in ((holder, (one, two)), (holder.others(), (two, one)))
+    ]
     targets = [target for pair in pairs for target in pair]
     merge(tracer, *targets, mebibytes=23)
     kernel.write_setting("run", 0)

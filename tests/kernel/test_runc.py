@@ -1,13 +1,12 @@
 """Real containers: confined, limited, on either version of cgroups."""
 
 import secrets
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kernel.conftest import HERE, intact
+from kernel.conftest import intact
 from kernel.containers import Runtime, find_runc
 from kernel.test_release import MIB, merge, mergeable_ranges, merged
 from ksm_operator.kernel import Hierarchy, Tracer, memory_headroom, release
@@ -15,15 +14,14 @@ from support import kernel, machine
 
 
 @pytest.fixture
-def runtime(ksm: None, hierarchy: Hierarchy, tmp_path: Path) -> Iterator[Runtime]:
+def runtime(
+    ksm: None, hierarchy: Hierarchy, tmp_path: Path, holder_program: Path
+) -> Iterator[Runtime]:
     """What starts containers; they are removed with the test."""
     runc = find_runc()
     if runc is None:
         machine.missing("Containers are started by runc", "apt-get install runc")
-    program = tmp_path / "holder"
-    command = ["cc", "-O2", "-static", "-o", str(program), str(HERE / "holder.c")]
-    subprocess.run(command, check=True)
-    made = Runtime(runc, program, tmp_path, hierarchy)
+    made = Runtime(runc, holder_program, tmp_path, hierarchy)
     yield made
     for container in made.containers:
         container.kill()

@@ -1,10 +1,8 @@
 """The real files of ksmd take what the table says, and refuse what it says."""
 
-from collections.abc import Callable
-
 import pytest
 
-from kernel.conftest import Target, wait_until
+from kernel.conftest import Holders, wait_until
 from ksm_operator.kernel import (
     Baseline,
     KsmSysfs,
@@ -58,9 +56,7 @@ def test_the_advisor_owns_pages_to_scan(ksm_settings: dict[str, bytes]) -> None:
     assert (after.advisor_mode, after.pages_to_scan) == ("none", 777)
 
 
-def test_not_while_pages_are_shared(
-    ksmd: None, holder: Callable[..., Target], tracer: Tracer
-) -> None:
+def test_not_while_pages_are_shared(ksmd: None, holder: Holders, tracer: Tracer) -> None:
     """EBUSY has a name, and what to do about it; the value that is there already is no change."""
     if probe().method != "Prctl":
         pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
