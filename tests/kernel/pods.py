@@ -15,8 +15,8 @@ from ksm_operator.kernel.headroom import path_up
 from support import kernel
 
 MIB = 1 << 20
-SIZE = 48
-LIMIT = 64
+SIZE = 24
+LIMIT = 32
 
 
 class Pods:
@@ -106,5 +106,5 @@ def fill_with_cache(cgroup: Cgroup, file: Path, mebibytes: int) -> None:
     procs = cgroup.directory / "cgroup.procs"
     script = f'echo $$ > "{procs}"; head -c {mebibytes * MIB} /dev/zero > "{file}"; sync "{file}"; '
     subprocess.run(["sh", "-c", script + f'cat "{file}" "{file}" > /dev/null'], check=True)
-    if cgroup.usage() < (mebibytes - 16) * MIB:
+    if cgroup.usage() < (mebibytes - 8) * MIB:
         pytest.skip(f"{file.parent} is on a file system whose cache is not charged (tmpfs)")

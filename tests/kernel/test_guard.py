@@ -150,7 +150,9 @@ def test_page_cache_is_room(
     pods.limit(2 * LIMIT)
     fill_with_cache(pods.payer, tmp_path / "cache", 2 * LIMIT)
     room = Rooms(hierarchy, RESERVE)
-    wait_until(lambda: (room.levels(pods.payer.directory)[0].room or 0) > 54 * MIB, "cache as room")
+    wait_until(
+        lambda: (room.levels(pods.payer.directory)[0].room or 0) > (SIZE + 6) * MIB, "cache as room"
+    )
     assert 2 * LIMIT * MIB - pods.payer.usage() < SIZE * MIB, "what limit less usage would say"
     with no_kill(hierarchy, pods.payer, pods.sharer):
         relief = guard(pods.paying, pods.sharing)
@@ -164,11 +166,11 @@ def test_a_sharer_gives_no_more_than_it_has_room_for(
 ) -> None:
     """Helping one pod must not kill another: the payer is named until the sharer has room."""
     pods.payer.limit(LIMIT * MIB)
-    pods.sharer.limit(pods.sharer.usage() + 16 * MIB)
+    pods.sharer.limit(pods.sharer.usage() + SIZE * MIB // 3)
     with no_kill(hierarchy, pods.payer, pods.sharer):
         relief = guard(pods.paying, pods.sharing)
         # Its clean page cache is room too, and pages that it pays for itself cost nothing.
-        assert 4 * MIB < relief.given_back[pods.sharing.process] < SIZE * MIB // 2
+        assert 2 * MIB < relief.given_back[pods.sharing.process] < SIZE * MIB // 2
         assert hierarchy.name(pods.payer.directory) in below(relief, hierarchy, cgroup)
         assert intact(pods.sharing)
         pods.sharer.limit(LIMIT * MIB)

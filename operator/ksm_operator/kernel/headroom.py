@@ -152,10 +152,8 @@ def reclaimable_bytes(stat: Mapping[str, int]) -> int:
     return max(0, cache - kept)
 
 
-def level_headroom(limit: int | None, usage: int, reclaimable: int) -> int | None:
-    """Room at one level in bytes, negative when over the limit; None without a limit."""
-    if limit is None or limit >= V1_UNLIMITED:
-        return None
+def level_headroom(limit: int, usage: int, reclaimable: int) -> int:
+    """Room at one level in bytes, negative when over the limit."""
     return limit - max(0, usage - reclaimable)
 
 
@@ -165,11 +163,10 @@ def cgroup_levels(hierarchy: Hierarchy, directory: Path) -> list[Level]:
     A cgroup that has gone counts as having no limit.
     """
     read = _read_v1 if hierarchy.version == 1 else _read_v2
-    found = []
-    for level in path_up(hierarchy, directory):
-        rooms = [room for room in read(level) if room is not None]
-        found.append(Level(hierarchy.name(level), min(rooms, default=None)))
-    return found
+    return [
+        Level(hierarchy.name(level), min(read(level), default=None))
+        for level in path_up(hierarchy, directory)
+    ]
 
 
 def path_up(hierarchy: Hierarchy, directory: Path) -> list[Path]:
@@ -199,27 +196,31 @@ def memory_headroom(hierarchy: Hierarchy, directory: Path) -> int | None:
     return None if level is None else level.room
 
 
-def _read_v1(level: Path) -> list[int | None]:
-    usage = _number(level / "memory.usage_in_bytes")
-    if usage is None:
-        return []
-    reclaimable = reclaimable_bytes(_stat(level / "memory.stat"))
-    rooms = [level_headroom(_number(level / "memory.limit_in_bytes"), usage, reclaimable)]
-    swap_usage = _number(level / "memory.memsw.usage_in_bytes")
-    if swap_usage is not None:
-        swap_limit = _number(level / "memory.memsw.limit_in_bytes")
-        rooms.append(level_headroom(swap_limit, swap_usage, reclaimable))
-    return rooms
+def _read_v1(level: Path) -> list[int]:
+    return [
+        *_rooms(level, "memory.usage_in_bytes", ("memory.limit_in_bytes",)),
+        *_rooms(level, "memory.memsw.usage_in_bytes", ("memory.memsw.limit_in_bytes",)),
+    ]
 
 
-def _read_v2(level: Path) -> list[int | None]:
-    usage = _number(level / "memory.current")
-    if usage is None:
-        return []
-    reclaimable = reclaimable_bytes(_stat(level / "memory.stat"))
+def _read_v2(level: Path) -> list[int]:
     # Above memory.high a cgroup is slowed down hard: as bad for its pod as a limit.
-    limits = (_number(level / "memory.max"), _number(level / "memory.high"))
+    return _rooms(level, "memory.current", ("memory.max", "memory.high"))
+
+
+def _rooms(level: Path, usage_file: str, limit_files: tuple[str, ...]) -> list[int]:
+    limits = [limit for limit in map(_limit, map(level.joinpath, limit_files)) if limit is not None]
+    # Most levels have no limit, and for memory.stat the kernel adds up every CPU's counts.
+    usage = _number(level / usage_file) if limits else None
+    if usage is None:
+        return []
+    reclaimable = reclaimable_bytes(_stat(level / "memory.stat"))
     return [level_headroom(limit, usage, reclaimable) for limit in limits]
+
+
+def _limit(path: Path) -> int | None:
+    number = _number(path)
+    return None if number is None or number >= V1_UNLIMITED else number
 
 
 def _number(path: Path) -> int | None:

@@ -35,6 +35,9 @@ LOOK_SECONDS: Final = 0.02
 
 JUMPS_OVER_HOLES: Final = b" ksm_next_page_pmd_entry\n"
 """A function of ksmd that came with the walk over page tables (f5548c318d65, Linux 6.18)."""
+KSMD: Final = b" ksm_scan_thread\n"
+"""The function that ksmd is, as long as its name is told."""
+SYMBOLS_CHUNK: Final = 1 << 16
 
 SCANS_TO_NOTICE: Final = 2
 """Scans after which ksmd has seen every process that it knows of."""
@@ -255,12 +258,16 @@ def _smaps_shows_merged(proc: Path) -> bool:
 def _jumps_over_holes(proc: Path) -> bool | None:
     """By the kernel's own functions: what it costs shows only where ksmd runs, and hurts there."""
     lists_ksmd = False
+    before = b""
     try:
         with (proc / "kallsyms").open("rb") as symbols:
-            for line in symbols:
-                if line.endswith(JUMPS_OVER_HOLES):
+            # Hundreds of thousands of lines: by the chunk, or it is most of what probing costs.
+            while chunk := symbols.read(SYMBOLS_CHUNK):
+                text = before + chunk
+                if JUMPS_OVER_HOLES in text:
                     return True
-                lists_ksmd = lists_ksmd or line.endswith(b" ksm_scan_thread\n")
+                lists_ksmd = lists_ksmd or KSMD in text
+                before = text[-len(JUMPS_OVER_HOLES) :]
     except OSError:
         return None
     return False if lists_ksmd else None
