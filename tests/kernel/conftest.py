@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from kernel.blocking_calls import NUMBERS
-from ksm_operator.kernel import Hierarchy, Process, Tracer, find_memory_hierarchy, find_process
+from ksm_operator.kernel import (
+    Hierarchy,
+    KernelFeatures,
+    Process,
+    Tracer,
+    find_memory_hierarchy,
+    find_process,
+    probe,
+)
 from support import kernel, machine
 
 HERE = Path(__file__).parent
@@ -41,6 +49,20 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         # What it waits for may need the processor that asking takes.
         time.sleep(max(0.01, 4 * (time.monotonic() - asked)))
     raise AssertionError(f"not within {PATIENCE_SECONDS} s: {what}")
+
+
+@pytest.fixture(scope="session")
+def features(ksm: None) -> KernelFeatures:
+    """What this kernel can do; it stays so, and an emulated machine takes seconds to find out."""
+    return probe()
+
+
+@pytest.fixture(scope="session")
+def prctl(features: KernelFeatures) -> KernelFeatures:
+    """A kernel on which a whole process can be enrolled."""
+    if features.method != "Prctl":
+        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
+    return features
 
 
 @pytest.fixture

@@ -8,22 +8,19 @@ from kernel.agents import RUNTIME_INIT, WAIT, Agents, EndsAfterTheCall, MakeEnro
 from kernel.conftest import Cgroup, Start, wait_until
 from ksm_operator.kernel import (
     Hierarchy,
+    KernelFeatures,
     Tracer,
     find_process,
     is_alive,
     pids,
-    probe,
 )
 from support import kernel
 
 
 @pytest.fixture
-def make_enrolment(hierarchy: Hierarchy) -> MakeEnrolment:
+def make_enrolment(hierarchy: Hierarchy, prctl: KernelFeatures) -> MakeEnrolment:
     """An agent's enrolment on this machine, with a tracer of one's choice, and a cgroup's path."""
-    features = probe()
-    if features.method != "Prctl":
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
-    agents = Agents(hierarchy, features)
+    agents = Agents(hierarchy, prctl)
     return lambda tracer, cgroup: (agents.enrolment(tracer), agents.path(cgroup))
 
 

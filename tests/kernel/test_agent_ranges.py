@@ -11,6 +11,7 @@ from kernel.conftest import Cgroup, Start, wait_until
 from kernel.test_madvise import PROGRAM, Program
 from ksm_operator.kernel import (
     Hierarchy,
+    KernelFeatures,
     Process,
     Range,
     Syscall,
@@ -19,7 +20,6 @@ from ksm_operator.kernel import (
     find_process,
     is_alive,
     pids,
-    probe,
     read_vmas,
 )
 from support import kernel
@@ -62,18 +62,15 @@ class KilledAt:
 
 
 @pytest.fixture
-def by_ranges(hierarchy: Hierarchy) -> Agents:
+def by_ranges(hierarchy: Hierarchy, features: KernelFeatures) -> Agents:
     """Agents of a kernel without the prctl, which this one may be."""
-    return Agents(hierarchy, replace(probe(), method="Madvise"))
+    return Agents(hierarchy, replace(features, method="Madvise"))
 
 
 @pytest.fixture
-def by_prctl(hierarchy: Hierarchy) -> Agents:
+def by_prctl(hierarchy: Hierarchy, prctl: KernelFeatures) -> Agents:
     """Agents of this kernel, if it has the prctl."""
-    features = probe()
-    if features.method != "Prctl":
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
-    return Agents(hierarchy, features)
+    return Agents(hierarchy, prctl)
 
 
 @pytest.fixture

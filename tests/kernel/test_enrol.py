@@ -12,6 +12,7 @@ from kernel.conftest import Start, wait_until
 from ksm_operator.kernel import (
     AlreadyMergeable,
     Enrolled,
+    KernelFeatures,
     Mergeable,
     Postponed,
     ProcessGone,
@@ -30,14 +31,9 @@ from support import kernel
 WAIT = "import sys; print('ready', flush=True); sys.stdin.readline()"
 
 
-@pytest.fixture
-def prctl(ksm: None) -> None:
-    """A kernel on which a whole process can be enrolled."""
-    if probe().method != "Prctl":
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
-
-
-def test_enrolment_is_real_and_idempotent(prctl: None, start: Start, tracer: Tracer) -> None:
+def test_enrolment_is_real_and_idempotent(
+    prctl: KernelFeatures, start: Start, tracer: Tracer
+) -> None:
     """The kernel itself says that merging is on, and a second enrolment changes nothing."""
     target = start(code=WAIT)
     assert not kernel.merge_any(target.pid)
@@ -46,7 +42,9 @@ def test_enrolment_is_real_and_idempotent(prctl: None, start: Start, tracer: Tra
     assert enrol(target.process, tracer) == AlreadyMergeable(target.process, "Prctl")
 
 
-def test_who_merges_is_found(prctl: None, ksmd: None, start: Start, tracer: Tracer) -> None:
+def test_who_merges_is_found(
+    prctl: KernelFeatures, ksmd: None, start: Start, tracer: Tracer
+) -> None:
     """Others in the pool must be seen; before 6.14 that takes a look by ksmd, and its word stays.
 
     A process that was released must not be taken for one that merges because of that.
@@ -64,7 +62,7 @@ def test_who_merges_is_found(prctl: None, ksmd: None, start: Start, tracer: Trac
     assert not any(is_marked(one) for one in found())
 
 
-def test_other_languages_and_shells(prctl: None, start: Start, tracer: Tracer) -> None:
+def test_other_languages_and_shells(prctl: KernelFeatures, start: Start, tracer: Tracer) -> None:
     """The method knows nothing of the program's language."""
     for command in (
         ("sh", "-c", "echo ready; read line"),
@@ -79,7 +77,7 @@ def test_other_languages_and_shells(prctl: None, start: Start, tracer: Tracer) -
         assert target.popen.wait(10) == 0
 
 
-def test_children_inherit(prctl: None, start: Start, tracer: Tracer) -> None:
+def test_children_inherit(prctl: KernelFeatures, start: Start, tracer: Tracer) -> None:
     """A process made after the enrolment is mergeable without another visit."""
     target = start(
         code="""
@@ -97,7 +95,7 @@ child.wait()
     target.tell("fork")
     child = int(target.line())
     wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n", "exec")
-    inherits = probe().exec_inherits
+    inherits = prctl.exec_inherits
     # Before 6.14 it shows in the program's ranges, which exec makes one after the other.
     wait_until(lambda: bool(kernel.merge_any(child)) == inherits, f"merging: {inherits}")
     target.tell("end")

@@ -11,13 +11,13 @@ from kernel.test_release import mergeable_ranges, merged
 from ksm_operator.kernel import (
     Hierarchy,
     Intent,
+    KernelFeatures,
     Process,
     Relief,
     Rooms,
     Tracer,
     carry_out,
     prepare,
-    probe,
     read_vmas,
     release,
     relieve,
@@ -41,12 +41,12 @@ Guard = Callable[..., Relief]
 
 
 @pytest.fixture
-def guard(hierarchy: Hierarchy, tracer: Tracer) -> Guard:
+def guard(hierarchy: Hierarchy, tracer: Tracer, features: KernelFeatures) -> Guard:
     """The guard, told of these processes; `ours` are those that it may touch."""
 
     def look(*targets: Target, ours: Callable[[Process], bool] = lambda _: True) -> Relief:
         processes = [target.process for target in targets]
-        keeps_flags = probe().unmerge_keeps_flags is True
+        keeps_flags = features.unmerge_keeps_flags is True
         rooms = Rooms(hierarchy, RESERVE)
         return run(relieve(lambda: processes, ours, tracer, rooms, keeps_flags=keeps_flags))
 
@@ -207,15 +207,20 @@ def test_what_was_given_back_stays_apart_until_the_release(
         assert intact(target)
 
 
+@pytest.mark.usefixtures("ksmd")
 def test_marks_of_the_programs_own_come_back(
-    holder: Holders, cgroup: Cgroup, ksmd: None, tracer: Tracer, guard: Guard
+    holder: Holders,
+    cgroup: Cgroup,
+    tracer: Tracer,
+    guard: Guard,
+    features: KernelFeatures,
 ) -> None:
     """A range that the program had marked and that we broke is marked again after the release."""
     homes = [cgroup.child(name) for name in ("one", "two")]
     members = [(below, holder(SIZE, below, "small", "mergeable")) for below in homes]
     marks = {}
     for _, target in members:
-        intent = prepare(target.process, probe())
+        intent = prepare(target.process, features)
         assert isinstance(intent, Intent)
         marks[target] = intent.marks
         assert sum(each.size for each in intent.marks.own) >= SIZE * MIB

@@ -17,6 +17,7 @@ from ksm_operator.kernel import (
     Helper,
     Intent,
     KernelError,
+    KernelFeatures,
     Marks,
     Postponed,
     Process,
@@ -28,7 +29,6 @@ from ksm_operator.kernel import (
     is_alive,
     merges_everything,
     prepare,
-    probe,
     release,
 )
 from ksm_operator.kernel import helper as helper_module
@@ -71,10 +71,9 @@ def ends_well(target: Target) -> bool:
     return target.popen.wait(10) == 0
 
 
+@pytest.mark.usefixtures("prctl")
 def test_it_enrols_and_releases(start: Start, helper: Helper) -> None:
     """It makes the same calls as the tracer in this process does."""
-    if probe().method != "Prctl":
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
     target = start(code=WAIT)
     assert isinstance(enrol(target.process, helper), Enrolled)
     assert helper.call(target.process, [get_merge()]).results == (1,)
@@ -102,13 +101,10 @@ def test_many_requests_in_one_go(start: Start, helper: Helper) -> None:
             assert (answer.results, answer.tid) == ((1,), process.pid)
 
 
-def test_many_are_enrolled_in_one_go(start: Start, helper: Helper) -> None:
+def test_many_are_enrolled_in_one_go(start: Start, helper: Helper, prctl: KernelFeatures) -> None:
     """Each is judged and verified as if it were alone."""
-    features = probe()
-    if features.method != "Prctl":
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
     targets = [start(code=WAIT) for _ in range(5)]
-    intents = [prepare(target.process, features) for target in targets]
+    intents = [prepare(target.process, prctl) for target in targets]
     assert all(isinstance(one, Intent) for one in intents)
     prepared = [one for one in intents if isinstance(one, Intent)]
     # What may happen between the look and the deed: it ends, it execs, it is enrolled otherwise.

@@ -23,7 +23,6 @@ from ksm_operator.kernel import (
     enrol,
     merges_everything,
     prepare,
-    probe,
     release,
 )
 from support import kernel
@@ -96,18 +95,15 @@ def program(start: Start) -> Program:
 
 
 @pytest.fixture
-def by_ranges(ksm: None) -> KernelFeatures:
+def by_ranges(features: KernelFeatures) -> KernelFeatures:
     """This kernel, as if it had no prctl."""
-    return replace(probe(), method="Madvise")
+    return replace(features, method="Madvise")
 
 
 @pytest.fixture
-def by_prctl(ksm: None) -> KernelFeatures:
+def by_prctl(prctl: KernelFeatures) -> KernelFeatures:
     """This kernel, if it has the prctl."""
-    features = probe()
-    if features.method != "Prctl":
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
-    return features
+    return prctl
 
 
 def intent_of(program: Program, features: KernelFeatures, before: Marks | None = None) -> Intent:

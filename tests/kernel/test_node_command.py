@@ -11,7 +11,7 @@ from kernel.conftest import Cgroup, Holders, Start
 from kernel.pods import LIMIT, MIB, SIZE, merged_pods, no_kill
 from kernel.test_madvise import PROGRAM, Program
 from kernel.test_release import merge, mergeable_ranges
-from ksm_operator.kernel import AgentLock, Hierarchy, Tracer, probe
+from ksm_operator.kernel import AgentLock, Hierarchy, KernelFeatures, Tracer
 from support import kernel
 
 COMMAND = (sys.executable, "-m", "ksm_operator.node")
@@ -28,7 +28,7 @@ def ksm_node(*arguments: str, lock: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_enrol_status_release(start: Start, tmp_path: Path) -> None:
+def test_enrol_status_release(start: Start, features: KernelFeatures, tmp_path: Path) -> None:
     """The three commands in the order in which a person uses them."""
     lock = tmp_path / "lock"
     target = start("sh", "-c", "echo ready; read line")
@@ -40,7 +40,6 @@ def test_enrol_status_release(start: Start, tmp_path: Path) -> None:
     shown = ksm_node("-o", "json", "status", lock=lock)
     assert shown.returncode == 0, shown.stderr
     status = json.loads(shown.stdout)
-    features = probe()
     assert status["kernel"]["method"] == features.method
     if features.ksm_stat_shows_flag:  # else ksmd must have looked at it
         assert target.pid in {process["pid"] for process in status["processes"]}

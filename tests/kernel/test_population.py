@@ -14,7 +14,7 @@ from kernel.population.build import Programs
 from kernel.population.container import Container
 from kernel.population.injection import Start
 from kernel.population.kinds import Kind
-from ksm_operator.kernel import Helper, probe
+from ksm_operator.kernel import Helper, KernelFeatures
 from local_cluster import cluster, components
 from local_cluster.errors import LocalClusterError
 from support import kernel, machine
@@ -53,10 +53,8 @@ def programs() -> Programs:
 
 
 @pytest.fixture
-def merging(ksm_settings: dict[str, bytes]) -> None:
+def merging(prctl: KernelFeatures, ksm_settings: dict[str, bytes]) -> None:
     """Ksmd at work beside the programs: pages merge, and are written to again."""
-    if probe().method != "Prctl":
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
     kernel.write_setting("sleep_millisecs", 20)
     kernel.write_setting("pages_to_scan", 1000)
     kernel.write_setting("run", 1)

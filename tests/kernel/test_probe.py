@@ -9,11 +9,11 @@ import pytest
 from kernel.conftest import Cgroup, Start, Target
 from ksm_operator.kernel import (
     Hierarchy,
+    KernelFeatures,
     Tracer,
     Unsupported,
     enrol,
     memory_headroom,
-    probe,
 )
 from support import kernel
 
@@ -35,14 +35,13 @@ def version() -> tuple[int, int]:
         ("ksm_stat_shows_flag", (6, 14)),
     ],
 )
-def test_feature(feature: str, since: tuple[int, int], ksm: None) -> None:
+def test_feature(feature: str, since: tuple[int, int], features: KernelFeatures) -> None:
     """The probe tries; the version is only what this test judges it by."""
-    assert getattr(probe(), feature) == (version() >= since)
+    assert getattr(features, feature) == (version() >= since)
 
 
-def test_method(ksm: None) -> None:
+def test_method(features: KernelFeatures) -> None:
     """Enrolment is offered where the call is known and we can make others do it."""
-    features = probe()
     assert features.has_ksm
     if features.machine == "x86_64":
         assert features.method == ("Prctl" if version() >= (6, 4) else "Madvise")
@@ -57,9 +56,9 @@ def enrol_with_a_tracer(target: Target) -> None:
         enrol(target.process, tracer)
 
 
-def test_the_call_is_made_or_said_to_be_impossible(start: Start) -> None:
+def test_the_call_is_made_or_said_to_be_impossible(start: Start, features: KernelFeatures) -> None:
     """A kernel without the means costs a program nothing but a sentence."""
-    can = probe().method == "Prctl"
+    can = features.method == "Prctl"
     target = start("sh", "-c", "echo ready; read line; echo $line")
     target.wait_for_state("S")
     with contextlib.nullcontext() if can else pytest.raises(Unsupported):

@@ -11,12 +11,12 @@ import pytest
 from kernel.conftest import Cgroup, Holders, Start, Target, intact, wait_until
 from ksm_operator.kernel import (
     Hierarchy,
+    KernelFeatures,
     ProcessGone,
     ReleaseProgress,
     Tracer,
     enrol,
     memory_headroom,
-    probe,
 )
 from ksm_operator.kernel import release as release_process
 from ksm_operator.kernel.procfs import page_size
@@ -27,9 +27,9 @@ Release = Callable[..., ReleaseProgress]
 
 
 @pytest.fixture(params=[True, False], ids=["as_probed", "by_smaps"])
-def release(request: pytest.FixtureRequest) -> Release:
+def release(request: pytest.FixtureRequest, features: KernelFeatures) -> Release:
     """As it is done on this kernel, and as where less is known of it."""
-    keeps_flags = request.param and probe().unmerge_keeps_flags is True
+    keeps_flags = request.param and features.unmerge_keeps_flags is True
     return partial(release_process, keeps_flags=keeps_flags)
 
 

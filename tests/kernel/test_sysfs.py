@@ -10,7 +10,6 @@ from ksm_operator.kernel import (
     SysfsInvalid,
     Tracer,
     enrol,
-    probe,
     restore_plan,
 )
 from ksm_operator.kernel.sysfs_files import FILES, WHILE_SHARED, WRITABLE
@@ -56,10 +55,9 @@ def test_the_advisor_owns_pages_to_scan(ksm_settings: dict[str, bytes]) -> None:
     assert (after.advisor_mode, after.pages_to_scan) == ("none", 777)
 
 
+@pytest.mark.usefixtures("prctl")
 def test_not_while_pages_are_shared(ksmd: None, holder: Holders, tracer: Tracer) -> None:
     """EBUSY has a name, and what to do about it; the value that is there already is no change."""
-    if probe().method != "Prctl":
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE: Linux 6.4 or later is needed")
     sysfs = KsmSysfs()
     for _ in range(2):
         enrol(holder(4).process, tracer)

@@ -10,7 +10,7 @@ from kernel.calls import get_merge
 from kernel.conftest import Start, Target, wait_until
 from kernel.test_release import mergeable_ranges, merged
 from kernel.twins import TWINS, Twins, merged_twins
-from ksm_operator.kernel import Process, Syscall, Tracer, Visit, enrol, probe, release
+from ksm_operator.kernel import KernelFeatures, Process, Syscall, Tracer, Visit, enrol, release
 from ksm_operator.kernel.chunks import WALK_BYTES
 from ksm_operator.kernel.procfs import page_size
 from ksm_operator.kernel.ranges import Range, joined, without
@@ -54,9 +54,9 @@ def twins(start: Start, ksmd: None, tracer: Tracer) -> Twins:
 
 
 @pytest.fixture(scope="module")
-def keeps_flags() -> bool:
+def keeps_flags(features: KernelFeatures) -> bool:
     """Whether the steps of this kernel need no look at smaps."""
-    return probe().unmerge_keeps_flags is True
+    return features.unmerge_keeps_flags is True
 
 
 def test_little_room_takes_small_steps(twins: Twins, tracer: Tracer, *, keeps_flags: bool) -> None:
