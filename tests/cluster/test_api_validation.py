@@ -37,6 +37,11 @@ def ksmd(**fields: Any) -> dict[str, Any]:
     return {**SELECTOR, "ksmd": fields}
 
 
+def rollout(limit: int | str) -> dict[str, Any]:
+    """A policy that begins on so many nodes at once."""
+    return {**SELECTOR, "rollout": {"maxConcurrentNodes": limit}}
+
+
 def pods(**fields: Any) -> dict[str, Any]:
     """A policy with this podSelector."""
     return {**SELECTOR, "podSelector": fields}
@@ -50,6 +55,7 @@ def expression(**fields: Any) -> dict[str, Any]:
 WHOM = "write exactly one of spec.namespaceSelector"
 EMPTY = "an empty namespaceSelector would put every namespace into one security domain"
 QUANTITY = "write for example 200m (a fifth of a CPU) or 1"
+SHARE = "write for example 10 or 10%; 100% takes all at once"
 NUMBERS = "ksmd.tuning Fixed needs its numbers: write ksmd.pagesToScan and ksmd.sleepMilliseconds"
 NO_NUMBERS = "are obeyed only with tuning: Fixed"
 KEY = "a key is a label key such as app or example.com/team"
@@ -87,6 +93,10 @@ BAD: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "numbers with Auto": (ksmd(pagesToScan=1000, sleepMilliseconds=20), NO_NUMBERS),
     "no pages": (ksmd(**{**FIXED, "pagesToScan": 0}), "from 1 to 1000000, for example 1000"),
     "no sleep": (ksmd(**{**FIXED, "sleepMilliseconds": 0}), "from 1 to 3600000, for example 20"),
+    "no node at once": (rollout(0), SHARE),
+    "no per cent at once": (rollout("0%"), SHARE),
+    "more than all at once": (rollout("101%"), SHARE),
+    "a share without per cent": (rollout("10"), SHARE),
     "CPU limit of 0": (ksmd(cpuLimit=0), QUANTITY),
     "CPU limit of zero as text": (ksmd(cpuLimit="0m"), QUANTITY),
     "CPU limit of lots": (ksmd(cpuLimit="lots"), QUANTITY),
@@ -137,7 +147,7 @@ def test_bad_policy_is_refused_with_advice(kubectl: Kubectl, name: str) -> None:
         {**SELECTOR, "nodeSelectr": {}},
         ksmd(cpuLimits="200m"),
         {**SELECTOR, "enrollment": {"runningPod": "Skip"}},
-        {**SELECTOR, "mode": "Enforce", "rollout": {"maxConcurrentNodes": 1}},
+        {**SELECTOR, "mode": "Enforce", "rollout": {"maxConcurrentNode": 1}},
     ],
 )
 def test_unknown_field_is_refused(kubectl: Kubectl, spec: dict[str, Any]) -> None:
@@ -156,6 +166,8 @@ GOOD: Final[dict[str, dict[str, Any]]] = {
     "empty podSelector": pods(),
     "empty label value": pods(matchLabels={"app": ""}),
     "longest name of a key": pods(matchLabels={f"example.com/{'k' * 63}": LONG}),
+    "one node at once": rollout(1),
+    "all nodes at once": rollout("100%"),
     "whole CPUs": ksmd(cpuLimit=2),
     "fractions as text": ksmd(cpuLimit="0.5"),
     "nanocores": ksmd(cpuLimit="1n"),
@@ -186,6 +198,7 @@ def test_defaults_are_filled_in(kubectl: Kubectl) -> None:
         "mode": "Enforce",
         "enrollment": {"runningPods": "Attach", "consent": "OptOut"},
         "ksmd": {"tuning": "Auto", "cpuLimit": "200m", "startBelowAvailablePercent": 100},
+        "rollout": {"maxConcurrentNodes": "10%"},
         "releaseReservePercent": 10,
     }
 

@@ -42,8 +42,9 @@ from ksm_operator.api._policy import (
     NodeCounts,
     PodCounts,
     PolicyMemory,
+    Rollout,
 )
-from ksm_operator.api._quantity import QuantityError, milli_cpu
+from ksm_operator.api._quantity import QuantityError, milli_cpu, node_count
 from ksm_operator.api._selector import LabelSelector, SelectorRequirement
 
 __all__ = [
@@ -80,7 +81,9 @@ __all__ = [
     "PolicyReason",
     "QuantityError",
     "ReportedOwner",
+    "Rollout",
     "SelectorRequirement",
     "SkippedCount",
     "milli_cpu",
+    "node_count",
 ]

@@ -10,7 +10,10 @@ VERSION: Final = "v1alpha1"
 FINALIZER: Final = f"{GROUP}/release"
 """The one finalizer, on KSMPolicy only: its nodes give their merged pages back first."""
 MERGE_LABEL: Final = f"{GROUP}/merge"
-"""On a pod or namespace: ``enabled`` consents, ``disabled`` opts out whatever a policy says."""
+"""On a pod or namespace: ``enabled`` consents, ``disabled`` opts out whatever a policy says.
+
+On a node: ``disabled`` takes it out, whatever policies, namespaces and pods say.
+"""
 AGENT_LABEL: Final = "ksm-operator.node-restriction.kubernetes.io/agent"
 """On a node: ``true`` places the agent; kubelets may not set labels of this prefix."""
 _DNS_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"

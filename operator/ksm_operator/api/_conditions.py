@@ -84,6 +84,7 @@ class PolicyReason(StrEnum):
     RELEASING_NODES = "ReleasingNodes"
     # Stalled
     NODES_BLOCKED = "NodesBlocked"
+    ROLLOUT_STOPPED = "RolloutStopped"
     INVALID_SPEC = "InvalidSpec"
     # Degraded
     AS_EXPECTED = "AsExpected"

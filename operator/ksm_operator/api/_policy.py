@@ -168,6 +168,29 @@ class Enrollment(Model):
     ] = "OptOut"
 
 
+class Rollout(Model):
+    """How a policy comes to its nodes."""
+
+    max_concurrent_nodes: Annotated[
+        int | str,
+        Field(
+            description="How many nodes may be in their first enrolment at once: a number, or a "
+            "percentage of the policy's nodes, rounded down; at least one. No further node begins "
+            "while one of them is Degraded. A node that has just joined the cluster does not "
+            "queue.",
+            json_schema_extra=cel(
+                rule(
+                    "type(self) == int ? self >= 1 : self.matches('^([1-9][0-9]?|100)%$')",
+                    "rollout.maxConcurrentNodes is a number of nodes, at least 1, or a percentage "
+                    "from 1% to 100%: write for example 10 or 10%; 100% takes all at once",
+                ),
+                maxLength=4,
+                **{"x-kubernetes-int-or-string": True},
+            ),
+        ),
+    ] = "10%"
+
+
 class KSMPolicySpec(Model):
     """What the user asks for."""
 
@@ -266,6 +289,13 @@ class KSMPolicySpec(Model):
             ),
         ),
     ] = Ksmd()
+    rollout: Annotated[
+        Rollout,
+        Field(
+            description="How many nodes begin at once.",
+            json_schema_extra={"default": {}},
+        ),
+    ] = Rollout()
     release_reserve_percent: Annotated[
         int,
         Field(

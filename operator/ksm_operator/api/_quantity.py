@@ -1,4 +1,4 @@
-"""Kubernetes CPU quantities, as far as a CPU limit needs them."""
+"""Quantities of Kubernetes, as far as a policy needs them: CPUs, and shares of nodes."""
 
 import re
 from decimal import ROUND_CEILING, Decimal
@@ -15,6 +15,8 @@ _SUFFIX: Final = {
     **{letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", start=1)},
     **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
 }
+
+_PERCENTAGE: Final = re.compile(r"^([1-9][0-9]?|100)%$")
 
 
 class QuantityError(ValueError):
@@ -41,3 +43,24 @@ def milli_cpu(quantity: str | int) -> int:
     elif match["exponent"]:
         value = value.scaleb(int(match["exponent"]))
     return int((value * 1000).to_integral_value(rounding=ROUND_CEILING))
+
+
+def node_count(share: str | int, nodes: int) -> int:
+    """Return how many of so many nodes a number or a percentage means, at least one.
+
+    Args:
+        share: a number such as ``10``, or a percentage such as ``10%``, which is rounded down.
+        nodes: how many nodes ``100%`` are.
+
+    Raises:
+        QuantityError: it is neither.
+    """
+    if isinstance(share, int):
+        return max(1, share)
+    match = _PERCENTAGE.match(share)
+    if match is None:
+        raise QuantityError(
+            f"{share!r} is no share of nodes: write a number such as 10, or a percentage from 1% "
+            "to 100%"
+        )
+    return max(1, nodes * int(match[1]) // 100)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
-from ksm_operator.api import Condition, PodCounts, PolicyReason
+from ksm_operator.api import MERGE_LABEL, Condition, PodCounts, PolicyReason
 from ksm_operator.controller.facts import Policy, written
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _ready(
         return (
             "True",
             PolicyReason.NO_MATCHING_NODES,
-            "no Linux node (amd64 or arm64) matches spec.nodeSelector",
+            f"no Linux node (amd64, arm64; not {MERGE_LABEL}=disabled) matches spec.nodeSelector",
         )
     if len(observed.lost) == len(observed.matched):
         return "False", PolicyReason.NODES_LOST, _lost(observed.lost)
@@ -143,23 +143,46 @@ def _passing(policy: Policy, observed: "Observed") -> list[tuple[str, Truth, Pol
     """Return Reconciling and Stalled, each only while it is true."""
     if policy.deleted_at is None and policy.spec is None:
         return [("Stalled", "True", PolicyReason.INVALID_SPEC, _invalid(policy))]
-    found: list[tuple[str, Truth, PolicyReason, str]] = []
-    pending = len(observed.pending)
-    # A node that nobody can hear of would keep programs waiting for as long as it is away.
-    releasing = set(observed.releasing) - set(observed.unreachable)
-    if policy.deleted_at is not None or releasing:
+    if policy.deleted_at is not None:
         message = _releasing(policy, observed)
-        found.append(("Reconciling", "True", PolicyReason.RELEASING_NODES, message))
-    elif pending:
-        message = f"enrolling {pending} of {_plural(len(observed.matched), 'node')}: "
-        found.append(
-            ("Reconciling", "True", PolicyReason.ENROLLING_NODES, message + shown(observed.pending))
+        return [("Reconciling", "True", PolicyReason.RELEASING_NODES, message)]
+    # A node that nobody can hear of would keep programs waiting for as long as it is away.
+    releasing = sorted(set(observed.releasing) - set(observed.unreachable))
+    begun = set(observed.pending) - set(observed.waiting) - set(observed.releasing)
+    enrolling = sorted(begun)
+    if releasing or enrolling or (observed.waiting and not observed.stopped):
+        reason = PolicyReason.RELEASING_NODES if releasing else PolicyReason.ENROLLING_NODES
+        message = _under_way(observed, releasing, enrolling)
+        return [("Reconciling", "True", reason, message)]
+    if observed.waiting:
+        done = f"{len(observed.ready)} of {_plural(len(observed.matched), 'node')}"
+        message = (
+            f"stopped at {done}; mend these, or label them {MERGE_LABEL}=disabled: "
+            + _with_reasons(observed.stopped)
         )
-    elif observed.blocked:
+        return [("Stalled", "True", PolicyReason.ROLLOUT_STOPPED, message)]
+    if observed.blocked:
         blocked = observed.blocked
         message = f"{_plural(len(blocked), 'node')} blocked: {_explained(blocked, observed)}"
-        found.append(("Stalled", "True", PolicyReason.NODES_BLOCKED, message))
-    return found
+        return [("Stalled", "True", PolicyReason.NODES_BLOCKED, message)]
+    return []
+
+
+def _under_way(observed: "Observed", releasing: Sequence[str], enrolling: Sequence[str]) -> str:
+    stopped = f" (stopped by {shown(list(observed.stopped))})" if observed.stopped else ""
+    counts = [
+        f"{word} {len(names)}{more}"
+        for word, names, more in (
+            ("releasing", releasing, ""),
+            ("enrolling", enrolling, ""),
+            ("unreachable", observed.absent if observed.waiting else (), ""),
+            ("waiting", observed.waiting, stopped),
+        )
+        if names
+    ]
+    done = f"done {len(observed.ready)} of {_plural(len(observed.matched), 'node')}"
+    names = [*releasing, *enrolling, *observed.absent] or observed.waiting
+    return f"{', '.join([*counts, done])}: {shown(names)}"
 
 
 def _releasing(policy: Policy, observed: "Observed") -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from ksm_operator.api import (
     KSMPolicySpec,
     QuantityError,
     milli_cpu,
+    node_count,
 )
 
 
@@ -81,6 +83,11 @@ class NodeState:
         return self.spec.owner.uid if self.spec and self.spec.owner else None
 
     @property
+    def asked_to_release(self) -> bool:
+        """Tell whether the spec says `Released`."""
+        return self.spec is not None and self.spec.desired_state == "Released"
+
+    @property
     def enrolled_uid(self) -> str | None:
         """Return the uid of the policy whose processes are enrolled."""
         return self.status.owner.uid if self.status.owner else None
@@ -134,13 +141,18 @@ def policy(raw: dict[str, Any]) -> Policy:
 def _policy_spec(raw: Any) -> tuple[KSMPolicySpec | None, str]:
     try:
         spec = KSMPolicySpec.model_validate(raw)
-        milli_cpu(spec.ksmd.cpu_limit)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return None, f"spec.{where}: {first['msg']}"
-    except QuantityError as error:
-        return None, f"spec.ksmd.cpuLimit: {error}"
+    for where, read in (
+        ("ksmd.cpuLimit", partial(milli_cpu, spec.ksmd.cpu_limit)),
+        ("rollout.maxConcurrentNodes", partial(node_count, spec.rollout.max_concurrent_nodes, 1)),
+    ):
+        try:
+            read()
+        except QuantityError as error:
+            return None, f"spec.{where}: {error}"
     return spec, ""
 
 

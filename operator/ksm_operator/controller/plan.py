@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ksm_operator.api import MERGE_LABEL
 from ksm_operator.controller.facts import Node, Policy
 
 _ARCHITECTURES: Final = frozenset({"amd64", "arm64"})
@@ -23,14 +24,16 @@ class Plan:
 
 
 def eligible(node: Node) -> bool:
-    """Tell whether an agent can run on the node at all.
+    """Tell whether a policy may have the node at all.
 
-    Virtual nodes (virtual-kubelet, Fargate) have no host that an agent could reach.
+    An administrator may have taken it out by its label. Virtual nodes (virtual-kubelet, Fargate)
+    have no host that an agent could reach.
     """
     return (
         node.operating_system == "linux"
         and node.architecture in _ARCHITECTURES
         and not node.virtual
+        and node.labels.get(MERGE_LABEL) != "disabled"
     )
 
 

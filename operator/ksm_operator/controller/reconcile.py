@@ -1,7 +1,7 @@
 """The shell around plan, nodes and status: read, decide, write while the Lease is held."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from ksm_operator.controller.facts import Namespace, Node, NodeState, Policy
 from ksm_operator.controller.lease import Lease
 from ksm_operator.controller.nodes import Action
 from ksm_operator.controller.plan import Plan, plan
+from ksm_operator.controller.rollout import Turn, World, take_turns
 from ksm_operator.controller.status import fleet, observe, patience_left, policy_status
 from ksm_operator.controller.steps import Steps, Taken
 from ksm_operator.controller.watch import Watched
@@ -107,15 +108,17 @@ class Reconciler:
         states = self._caches.states.snapshot()
         held = self._owners_unknown(states.values())
         present = {name: state.owner_uid for name, state in states.items()}
-        planned = plan(self._policies.values(), nodes.values(), present)
+        policies = self._policies.values()
+        wanted = plan(policies, nodes.values(), present)
+        planned, turns = take_turns(wanted, policies, World(nodes, states, now))
         for policy in {owner.uid: owner for owner in planned.owners.values()}.values():
             self._hold_deletion(policy)
         workable = [node for node in nodes.values() if present.get(node.name) not in held]
-        self._report(planned, now, first_sight=True)
+        self._report(planned, turns, now, first_sight=True)
         walked = self._steps.walk(workable, states, planned.owners, now, self._allowed)
         self._failed += walked.failed
         self._tell(walked.taken)
-        due = self._report(planned, now)
+        due = self._report(planned, turns, now)
         metrics.RECONCILE_SECONDS.observe(time.monotonic() - began)
         metrics.ERRORS.inc(self._failed)
         return Outcome(self._failed, due)
@@ -175,18 +178,26 @@ class Reconciler:
                     message = f"{word} {len(names)} {noun}: {shown(names)}"
                     self._recorder.post(policy, Event("Normal", f"Nodes{word.title()}", message))
 
-    def _report(self, planned: Plan, now: datetime, *, first_sight: bool = False) -> float | None:
+    def _report(
+        self,
+        planned: Plan,
+        turns: Mapping[str, Turn],
+        now: datetime,
+        *,
+        first_sight: bool = False,
+    ) -> float | None:
         """Write what became of each policy; return the seconds to the next deadline.
 
         Args:
-            planned: who shall own what.
+            planned: who owns what.
+            turns: which nodes each policy may not take yet, by its uid.
             now: the time of what changed.
             first_sight: only of policies that nobody has answered to yet. Walking thousands of
                 nodes takes a while, and an object without conditions passes for finished.
         """
         states = self._caches.states.snapshot()
         namespaces = self._caches.namespaces.snapshot().values()
-        known = fleet(planned, self._caches.nodes.snapshot(), states)
+        known = fleet(planned, turns, self._caches.nodes.snapshot(), states)
         metrics.count_nodes(states.values())
         due: float | None = None
         for policy in list(self._policies.values()):

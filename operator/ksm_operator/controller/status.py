@@ -12,7 +12,6 @@ from ksm_operator.api import (
     LabelSelector,
     NamespaceSummary,
     NodeCounts,
-    NodeReason,
     PodCounts,
     PolicyMemory,
     PolicyReason,
@@ -20,10 +19,10 @@ from ksm_operator.api import (
 from ksm_operator.controller.conditions import judge
 from ksm_operator.controller.facts import Namespace, Node, NodeState, Policy, written
 from ksm_operator.controller.plan import Plan
+from ksm_operator.controller.progress import Progress, degradation, in_words, progress
+from ksm_operator.controller.rollout import Turn
 
 _NAMES: Final = 50
-_JOIN_GRACE: Final = timedelta(minutes=5)
-"""A node younger than this, and than the policy, does not count yet: its agent is on its way."""
 _DELETION_PATIENCE: Final = timedelta(minutes=10)
 _PROTECTED_PREFIXES: Final = ("kube-", "openshift-")
 _STANDING_STILL: Final = frozenset({"blocked", "unsupported", "external"})
@@ -37,7 +36,7 @@ class Observed:
     Attributes:
         matched: every node that the policy selects, and that it owns or lost.
         ready: do what the policy asks.
-        pending: asked, but not there yet, and reachable.
+        pending: not there yet, and reachable; those that `waiting` names have not been asked.
         waived: not there yet, but not to be waited for: unreachable, going, or just joined.
         blocked: something stands in the way.
         unsupported: the kernel or the machine cannot.
@@ -49,6 +48,9 @@ class Observed:
         releasing: still hold pages merged by this policy and give them back.
         unreachable: of those releasing, the ones that nobody can hear of now.
         lost: node name to the policy that owns it instead.
+        waiting: of those pending, the ones whose turn in the rollout has not come.
+        absent: nodes that have begun and cannot be heard of, which hold up those that wait.
+        stopped: why it does not come: node name to what its agent says is not as asked.
         to_release: of a policy that is being deleted, how many nodes it had to release in all.
     """
 
@@ -66,6 +68,9 @@ class Observed:
     releasing: tuple[str, ...]
     unreachable: tuple[str, ...]
     lost: Mapping[str, str]
+    waiting: tuple[str, ...]
+    absent: tuple[str, ...]
+    stopped: Mapping[str, str]
     to_release: int
 
 
@@ -76,29 +81,38 @@ class Fleet:
     Attributes:
         nodes: by name.
         states: KSMNodes by name.
-        plan: who shall own what.
-        owned: policy uid to the nodes that it shall own, sorted.
+        plan: who owns what.
+        turns: which nodes a policy may not take yet, by its uid.
+        owned: policy uid to the nodes that it owns or waits for, sorted.
         held: policy uid to the KSMNodes that name it as owner or as enrolled, sorted.
     """
 
     nodes: Mapping[str, Node]
     states: Mapping[str, NodeState]
     plan: Plan
+    turns: Mapping[str, Turn]
     owned: Mapping[str, list[str]]
     held: Mapping[str, list[NodeState]]
 
 
-def fleet(plan: Plan, nodes: Mapping[str, Node], states: Mapping[str, NodeState]) -> Fleet:
+def fleet(
+    plan: Plan,
+    turns: Mapping[str, Turn],
+    nodes: Mapping[str, Node],
+    states: Mapping[str, NodeState],
+) -> Fleet:
     """Sort what is known of nodes by policy."""
-    owned: dict[str, list[str]] = {}
-    for name in sorted(plan.owners):
-        owned.setdefault(plan.owners[name].uid, []).append(name)
+    owned = {uid: list(turn.waiting) for uid, turn in turns.items()}
+    for name, owner in plan.owners.items():
+        owned.setdefault(owner.uid, []).append(name)
+    for names in owned.values():
+        names.sort()
     held: dict[str, list[NodeState]] = {}
     for name in sorted(states):
         state = states[name]
         for uid in {state.owner_uid, state.enrolled_uid} - {None}:
             held.setdefault(str(uid), []).append(state)
-    return Fleet(nodes, states, plan, owned, held)
+    return Fleet(nodes, states, plan, turns, owned, held)
 
 
 def observe(policy: Policy, known: Fleet, now: datetime) -> Observed:
@@ -106,24 +120,27 @@ def observe(policy: Policy, known: Fleet, now: datetime) -> Observed:
     nodes = known.nodes
     lost = known.plan.lost.get(policy.uid, {})
     # A node may be gone since the plan was made.
+    turn = known.turns.get(policy.uid, Turn())
+    waiting = frozenset(turn.waiting)
     owned = [name for name in known.owned.get(policy.uid, ()) if name in nodes]
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[Progress, list[str]] = {}
     why: dict[str, str] = {}
     degraded: dict[str, str] = {}
     foreign: dict[str, str] = {}
     reporting = 0
     for name in owned:
         state = known.states.get(name)
-        kind = _kind(policy, nodes[name], state, now)
+        # A node whose turn has not come may have another owner, whose agent's words are no answer.
+        mine = state if name not in waiting else None
+        kind = progress(policy, nodes[name], mine, now)
         kinds.setdefault(kind, []).append(name)
-        ready = state.condition("Ready") if state is not None else None
+        ready = mine.condition("Ready") if mine is not None else None
         if ready is not None and kind in _STANDING_STILL:
-            why[name] = f"{ready.reason}: {ready.message}" if ready.message else ready.reason
+            why[name] = in_words(ready)
         if state is None or state.owner_uid != policy.uid:
             continue
-        bad = state.condition("Degraded")
-        if bad is not None and bad.status == "True":
-            degraded[name] = f"{bad.reason}: {bad.message}" if bad.message else bad.reason
+        if bad := degradation(state):
+            degraded[name] = bad
         isolated = state.condition("Isolated")
         reporting += isolated is not None and isolated.status != "Unknown"
         if isolated is not None and isolated.status == "False":
@@ -146,6 +163,9 @@ def observe(policy: Policy, known: Fleet, now: datetime) -> Observed:
         releasing=tuple(releasing),
         unreachable=tuple(unreachable),
         lost=lost,
+        waiting=tuple(name for name in kinds.get("pending", ()) if name in waiting),
+        absent=tuple(name for name in turn.begun if name in nodes and not nodes[name].ready),
+        stopped=turn.stopped,
         to_release=_to_release(policy, len(releasing)),
     )
 
@@ -177,31 +197,6 @@ def patience_left(policy: Policy, observed: Observed, now: datetime) -> float:
     if policy.deleted_at is None or set(observed.releasing) <= set(observed.unreachable):
         return 0.0
     return max(0.0, (policy.deleted_at + _DELETION_PATIENCE - now).total_seconds())
-
-
-def _kind(policy: Policy, node: Node, state: NodeState | None, now: datetime) -> str:
-    condition = state.condition("Ready") if state is not None else None
-    current = (
-        state is not None
-        and state.spec is not None
-        and state.spec.owner is not None
-        and state.spec.owner.uid == policy.uid
-        and state.spec.owner.generation == policy.generation
-        and state.spec.desired_state != "Released"
-    )
-    if not node.ready or node.deleting:
-        return "waived"
-    if condition is not None and condition.reason == NodeReason.BLOCKED:
-        return "blocked"
-    if current and condition is not None:
-        if condition.status == "True":
-            return "ready"
-        if condition.reason == NodeReason.UNSUPPORTED:
-            return "unsupported"
-        if condition.reason == NodeReason.EXTERNALLY_MANAGED:
-            return "external"
-    joined = written(node.created) > policy.created and now - node.created < _JOIN_GRACE
-    return "waived" if joined else "pending"
 
 
 def policy_status(

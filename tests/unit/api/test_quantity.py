@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksm_operator.api import QuantityError, milli_cpu
+from ksm_operator.api import QuantityError, milli_cpu, node_count
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,19 @@ def test_decimal_numbers_are_rounded_up(number: int, digits: int) -> None:
     """A limit must never become zero by rounding."""
     value = Decimal(number).scaleb(-digits)
     assert milli_cpu(f"{value:f}") == ceil(value * 1000)
+
+
+@pytest.mark.parametrize(
+    ("share", "nodes", "count"),
+    [(10, 5, 10), (1, 500, 1), ("10%", 500, 50), ("10%", 14, 1), ("10%", 3, 1), ("100%", 7, 7)],
+)
+def test_share_of_nodes(share: str | int, nodes: int, count: int) -> None:
+    """Rounded down, since it is the most that may go wrong at once; never none, or none begins."""
+    assert node_count(share, nodes) == count
+
+
+@pytest.mark.parametrize("text", ["", "0%", "101%", "-1%", "1.5%", "10", "ten", "10%%"])
+def test_what_is_no_share_of_nodes_is_refused(text: str) -> None:
+    """A policy with it is one that cannot be read: it changes nothing."""
+    with pytest.raises(QuantityError, match="write a number such as 10"):
+        node_count(text, 100)

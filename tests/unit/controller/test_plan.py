@@ -161,8 +161,10 @@ def test_unreadable_policy_keeps_what_it_has_and_takes_nothing() -> None:
         ({"type": "virtual-kubelet"}, (), False),
         ({}, ("virtual-kubelet.io/provider",), False),
         ({"eks.amazonaws.com/compute-type": "fargate"}, (), False),
+        ({"ksm-operator.dev/merge": "disabled"}, (), False),
+        ({"ksm-operator.dev/merge": "enabled"}, (), True),
     ],
 )
 def test_eligible(labels: dict[str, str], taints: tuple[str, ...], can: bool) -> None:  # noqa: FBT001 - a column of the table
-    """An agent that cannot run on a node could never release it."""
+    """An agent that cannot run on a node could never release it; an administrator may say no."""
     assert eligible(node(labels=labels, taints=taints)) is can

@@ -6,6 +6,7 @@ import pytest
 from ksm_operator.controller.events import transitions
 from ksm_operator.controller.facts import Namespace, Node, NodeState, Policy, written
 from ksm_operator.controller.plan import plan
+from ksm_operator.controller.rollout import World, take_turns
 from ksm_operator.controller.status import (
     fleet,
     human_bytes,
@@ -37,7 +38,9 @@ def status(
     by_name = {item.name: item for item in states}
     present = {name: item.owner_uid for name, item in by_name.items()}
     planned = plan([one, *others], nodes, present)
-    known = fleet(planned, {item.name: item for item in nodes}, by_name)
+    by_node = {item.name: item for item in nodes}
+    now_planned, turns = take_turns(planned, [one, *others], World(by_node, by_name, now))
+    known = fleet(now_planned, turns, by_node, by_name)
     observed = observe(one, known, now)
     return policy_status(
         one,
@@ -288,7 +291,7 @@ def test_deletion_waits_for_live_nodes_and_not_for_ever(
     going = policy("web", deleted=written(NOW), generation=2)
     held = state("n1", granted(going, "Released"), merging(WEB, generation=2), generation=2)
     one = node("n1", ready=reachable)
-    known = fleet(plan([going], [one], {}), {"n1": one}, {"n1": held})
+    known = fleet(plan([going], [one], {}), {}, {"n1": one}, {"n1": held})
     now = NOW + timedelta(seconds=after)
     assert patience_left(going, observe(going, known, now), now) == left
 
@@ -296,7 +299,7 @@ def test_deletion_waits_for_live_nodes_and_not_for_ever(
 def test_node_that_vanished_since_the_plan_is_no_error() -> None:
     """Nodes go at any moment, also between two lines of the controller."""
     planned = plan([WEB], [node("n1")], {})
-    assert observe(WEB, fleet(planned, {}, {}), NOW).matched == ()
+    assert observe(WEB, fleet(planned, {}, {}, {}), NOW).matched == ()
 
 
 def test_unreadable_policy_is_stalled() -> None:
@@ -306,6 +309,40 @@ def test_unreadable_policy_is_stalled() -> None:
     assert conditions(found)["Ready"] == ("False", "InvalidSpec")
     assert conditions(found)["Stalled"] == ("True", "InvalidSpec")
     assert "spec.mode" in message(found, "Stalled")
+
+
+def ten_nodes(*states: NodeState) -> dict[str, Any]:
+    """The status of a policy that takes two nodes at once, and selects ten."""
+    one = policy("web", {"rollout": {"maxConcurrentNodes": 2}})
+    return status(one, [node(f"n{index}") for index in range(10)], list(states))
+
+
+def test_a_rollout_tells_how_far_it_is() -> None:
+    """At 500 nodes it takes its time, and nobody shall wonder whether it moves."""
+    found = ten_nodes(
+        state("n0", granted(WEB), merging(WEB)),
+        state("n1", granted(WEB), merging(WEB, reason="Enrolling")),
+        state("n2", granted(WEB, "Released"), merging(WEB, reason="Releasing")),
+    )
+    told = "releasing 1, enrolling 1, waiting 7, done 1 of 10 nodes: n2, n1"
+    assert message(found, "Reconciling") == told
+    assert conditions(found)["Ready"] == ("False", "NodesNotReady")
+    assert "Stalled" not in conditions(found)
+
+
+def test_a_rollout_that_is_stopped_says_by_what_and_what_to_do() -> None:
+    """Once nothing moves any more, programs that wait have to give up."""
+    bad = merging(WEB)
+    bad["conditions"][3] = condition("Degraded", "True", "SysfsReadOnly", 1, "remount /sys")
+    stopper, last = state("n0", granted(WEB), bad), granted(WEB)
+    found = ten_nodes(stopper, state("n1", last, merging(WEB, reason="Enrolling")))
+    assert "waiting 8 (stopped by n0)" in message(found, "Reconciling")
+    found = ten_nodes(stopper, state("n1", last, merging(WEB)))
+    assert conditions(found)["Stalled"] == ("True", "RolloutStopped")
+    told = message(found, "Stalled")
+    assert told.startswith("stopped at 2 of 10 nodes; mend these, or label them")
+    assert told.endswith("ksm-operator.dev/merge=disabled: n0: SysfsReadOnly: remount /sys")
+    assert "Reconciling" not in conditions(found)
 
 
 def test_system_namespaces_are_selected_only_by_name() -> None:

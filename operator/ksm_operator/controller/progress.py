@@ -1,0 +1,97 @@
+"""How far one node is with what its policy asks of it."""
+
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from ksm_operator.api import Condition, NodeReason
+from ksm_operator.controller.facts import Node, NodeState, Policy, written
+
+Progress = Literal["ready", "pending", "waived", "blocked", "unsupported", "external"]
+
+_JOIN_GRACE: Final = timedelta(minutes=5)
+"""A node younger than this, and than the policy, does not count yet: its agent is on its way."""
+_STANDING_STILL: Final[dict[str, Progress]] = {
+    NodeReason.BLOCKED: "blocked",
+    NodeReason.UNSUPPORTED: "unsupported",
+    NodeReason.EXTERNALLY_MANAGED: "external",
+}
+_SAYS_NOTHING_OF_OTHERS: Final = frozenset(
+    {NodeReason.EXTERNALLY_MODIFIED, NodeReason.PENDING_RELEASE, NodeReason.UNSUPPORTED}
+)
+"""An administrator's hand, a value that waits, an old kernel: the next node fares as it fares."""
+
+
+def progress(policy: Policy, node: Node, state: NodeState | None, now: datetime) -> Progress:
+    """Sort a node of a policy by what it reports; `Observed` says what the words mean."""
+    condition = state.condition("Ready") if state is not None else None
+    current = (
+        state is not None
+        and state.spec is not None
+        and state.spec.owner is not None
+        and state.spec.owner.uid == policy.uid
+        and state.spec.owner.generation == policy.generation
+        and state.spec.desired_state != "Released"
+    )
+    if not node.ready or node.deleting:
+        return "waived"
+    if condition is not None and condition.reason == NodeReason.BLOCKED:
+        return "blocked"
+    if current and condition is not None:
+        if condition.status == "True":
+            return "ready"
+        if condition.reason in _STANDING_STILL:
+            return _STANDING_STILL[condition.reason]
+    return "waived" if joining(policy, node, now) else "pending"
+
+
+def joining(policy: Policy, node: Node, now: datetime) -> bool:
+    """Tell whether a node has come after the policy, and only just."""
+    return written(node.created) > policy.created and now - node.created < _JOIN_GRACE
+
+
+def granted_to(policy: Policy, state: NodeState) -> bool:
+    """Tell whether a node is a policy's, and not told to release."""
+    return (
+        state.spec is not None
+        and state.owner_uid == policy.uid
+        and state.spec.desired_state != "Released"
+    )
+
+
+def under_way(state: NodeState) -> bool:
+    """Tell whether the agent of a node has not finished, nor come to where it cannot go on.
+
+    While it enrols, what it said of an earlier spec counts until it says something of the present
+    one: an edit makes no beginner of a node.
+    """
+    ready = state.condition("Ready") if state.asked_to_release else _last(state, "Ready")
+    return ready is None or (ready.status != "True" and ready.reason not in _STANDING_STILL)
+
+
+def warning(state: NodeState) -> str:
+    """Return what the agent of a node said last that bodes ill for the next node, empty if nothing.
+
+    An edit does not lift it before the agent has answered.
+    """
+    degraded = _last(state, "Degraded")
+    if degraded is None or degraded.status != "True":
+        return ""
+    return "" if degraded.reason in _SAYS_NOTHING_OF_OTHERS else in_words(degraded)
+
+
+def degradation(state: NodeState) -> str:
+    """Return what the agent says is not as asked now, empty if all is."""
+    condition = state.condition("Degraded")
+    return in_words(condition) if condition is not None and condition.status == "True" else ""
+
+
+def in_words(condition: Condition) -> str:
+    """Return a condition's reason, and its message if it has one."""
+    return f"{condition.reason}: {condition.message}" if condition.message else condition.reason
+
+
+def _last(state: NodeState, kind: str) -> Condition | None:
+    """Return a condition that the agent wrote for the present owner, whatever the generation."""
+    if state.enrolled_uid != state.owner_uid:
+        return state.condition(kind)
+    return next((one for one in state.status.conditions if one.type == kind), None)
