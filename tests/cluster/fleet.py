@@ -1,8 +1,7 @@
 """Nodes without machines, and what agents on them would say: for what one real node cannot show."""
 
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from cluster.command import Kubectl
 from cluster.operator_release import AGENT_SELECTOR, NAMESPACE, OF_TESTS
@@ -11,7 +10,7 @@ POOL = "ksm-operator-tests-pool"
 
 
 class Fleet:
-    """Nodes of one test; a context that takes them away again.
+    """Nodes of one test, which lets them leave at its end.
 
     Nobody runs on them. Their agents' words come from `answer`, through the same part of the API.
 
@@ -22,18 +21,12 @@ class Fleet:
     def __init__(self, kubectl: Kubectl, pool: str) -> None:
         self._kubectl = kubectl
         self._pool = pool
+        self._prefix = f"{pool}-n"
         self._names: list[str] = []
         self.selector = {"matchLabels": {POOL: pool}}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self) -> None:
+        """Let the nodes go, and what was meant to run on them."""
         self._kubectl("delete", "nodes", *self._names, "--ignore-not-found")
         # Agents that no machine had room for; a node that goes is no news to their controller.
         unplaced = ("-l", AGENT_SELECTOR, "--field-selector=spec.nodeName=")
@@ -41,7 +34,7 @@ class Fleet:
 
     def name(self, number: int) -> str:
         """The name of a node."""
-        return f"{self._pool}-n{number}"
+        return f"{self._prefix}{number}"
 
     def join(self, *numbers: int) -> None:
         """Let nodes join the cluster, Ready."""
@@ -93,11 +86,10 @@ class Fleet:
 
     def desired(self) -> dict[int, str]:
         """What is asked of the nodes that are asked anything, by number."""
-        prefix = self.name(0)[:-1]
         return {
-            int(one["metadata"]["name"].removeprefix(prefix)): one["spec"]["desiredState"]
+            int(one["metadata"]["name"].removeprefix(self._prefix)): one["spec"]["desiredState"]
             for one in self._kubectl.items("ksmnodes")
-            if one["metadata"]["name"].startswith(prefix)
+            if one["metadata"]["name"].startswith(self._prefix)
         }
 
     def _is_ready(self, name: str) -> None:

@@ -16,9 +16,12 @@ MERGE = "ksm-operator.dev/merge"
 @pytest.fixture
 def fleet(stage: Stage) -> Iterator[Fleet]:
     """Four nodes without machines."""
-    with Fleet(stage.kubectl, stage.name) as made:
+    made = Fleet(stage.kubectl, stage.name)
+    try:
         made.join(0, 1, 2, 3)
         yield made
+    finally:
+        made.leave()
 
 
 def _wait_for(fleet: Fleet, **desired: str) -> None:

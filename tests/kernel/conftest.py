@@ -43,12 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Wait until it is so; a machine that is busy gets its time."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while (asked := time.monotonic()) < deadline:
+    while True:
+        asked = time.monotonic()
         if condition():
             return
+        now = time.monotonic()
+        assert now < deadline, f"not within {PATIENCE_SECONDS} s: {what}"
         # What it waits for may need the processor that asking takes.
-        time.sleep(max(0.01, 4 * (time.monotonic() - asked)))
-    raise AssertionError(f"not within {PATIENCE_SECONDS} s: {what}")
+        time.sleep(max(0.01, min(4 * (now - asked), deadline - now)))
 
 
 @pytest.fixture(scope="session")

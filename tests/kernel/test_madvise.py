@@ -100,12 +100,6 @@ def by_ranges(features: KernelFeatures) -> KernelFeatures:
     return replace(features, method="Madvise")
 
 
-@pytest.fixture
-def by_prctl(prctl: KernelFeatures) -> KernelFeatures:
-    """This kernel, if it has the prctl."""
-    return prctl
-
-
 def intent_of(program: Program, features: KernelFeatures, before: Marks | None = None) -> Intent:
     """What is about to be done to it."""
     intent = prepare(program.process, features, before)
@@ -269,15 +263,15 @@ sys.stdin.readline()
     assert caught.value.reason == SkipReason.LOCKED_MEMORY
 
 
-def test_own_marks_survive_an_enrolment_by_prctl(
-    program: Program, tracer: Tracer, by_prctl: KernelFeatures
+def test_own_marks_survive_an_enrolment_prctl(
+    program: Program, tracer: Tracer, prctl: KernelFeatures
 ) -> None:
     """Switching the whole process off takes the program's own marks along: they come back."""
     kept, dropped, plain = program.map(4), program.map(4), program.map(4)
     program.mark(kept)
     program.mark(dropped)
     assert enrol(program.process, tracer) == AlreadyMergeable(program.process, "Madvise")
-    intent = intent_of(program, by_prctl)
+    intent = intent_of(program, prctl)
     assert set(intent.marks.own) == {kept, dropped}
     assert isinstance(carry_out(intent, tracer), Enrolled)
     assert merges_everything(program.process)
@@ -290,23 +284,23 @@ def test_own_marks_survive_an_enrolment_by_prctl(
 
 
 def test_marks_made_after_the_record_hold_the_prctl_up(
-    program: Program, tracer: Tracer, by_prctl: KernelFeatures
+    program: Program, tracer: Tracer, prctl: KernelFeatures
 ) -> None:
     """A mark that no record knows could not be brought back."""
     program.map(4)
-    intent = intent_of(program, by_prctl)
+    intent = intent_of(program, prctl)
     late = program.map(4)
     program.mark(late)
     with pytest.raises(Postponed) as caught:
         carry_out(intent, tracer)
     assert caught.value.reason == "MarksChanged"
     assert not merges_everything(program.process)
-    assert isinstance(carry_out(intent_of(program, by_prctl), tracer), Enrolled)
+    assert isinstance(carry_out(intent_of(program, prctl), tracer), Enrolled)
     release(program.process, tracer, lambda: None)
 
 
 def test_one_that_merges_everything_is_told_from_one_with_marks(
-    start: Start, tracer: Tracer, by_prctl: KernelFeatures
+    start: Start, tracer: Tracer, prctl: KernelFeatures
 ) -> None:
     """Before 6.14 the kernel does not say it: taken for marks, it would never be released."""
     first = "import ctypes; ctypes.CDLL(None).prctl(67, 1, 0, 0, 0)"
@@ -315,5 +309,5 @@ def test_one_that_merges_everything_is_told_from_one_with_marks(
     marks.mark(marks.map(1))
     assert enrol(merges.process, tracer) == AlreadyMergeable(merges.process, "Prctl")
     assert enrol(marks.process, tracer) == AlreadyMergeable(marks.process, "Madvise")
-    assert prepare(merges.process, by_prctl) == AlreadyMergeable(merges.process, "Prctl")
+    assert prepare(merges.process, prctl) == AlreadyMergeable(merges.process, "Prctl")
     assert (merges_everything(merges.process), merges_everything(marks.process)) == (True, False)

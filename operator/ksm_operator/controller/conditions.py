@@ -148,8 +148,7 @@ def _passing(policy: Policy, observed: "Observed") -> list[tuple[str, Truth, Pol
         return [("Reconciling", "True", PolicyReason.RELEASING_NODES, message)]
     # A node that nobody can hear of would keep programs waiting for as long as it is away.
     releasing = sorted(set(observed.releasing) - set(observed.unreachable))
-    begun = set(observed.pending) - set(observed.waiting) - set(observed.releasing)
-    enrolling = sorted(begun)
+    enrolling = sorted({*observed.pending} - {*observed.waiting, *observed.releasing})
     if releasing or enrolling or (observed.waiting and not observed.stopped):
         reason = PolicyReason.RELEASING_NODES if releasing else PolicyReason.ENROLLING_NODES
         message = _under_way(observed, releasing, enrolling)

@@ -101,8 +101,7 @@ class NodeState:
         """
         condition = self.condition("Released")
         return (
-            self.spec is not None
-            and self.spec.desired_state == "Released"
+            self.asked_to_release
             and self.status.observed_generation == self.generation
             and self.enrolled_uid is None
             and condition is not None

@@ -10,11 +10,12 @@ Progress = Literal["ready", "pending", "waived", "blocked", "unsupported", "exte
 
 _JOIN_GRACE: Final = timedelta(minutes=5)
 """A node younger than this, and than the policy, does not count yet: its agent is on its way."""
-_STANDING_STILL: Final[dict[str, Progress]] = {
+STANDING_STILL: Final[dict[str, Progress]] = {
     NodeReason.BLOCKED: "blocked",
     NodeReason.UNSUPPORTED: "unsupported",
     NodeReason.EXTERNALLY_MANAGED: "external",
 }
+"""Reasons of `Ready` with which an agent goes no further: nobody need wait for it to move."""
 _SAYS_NOTHING_OF_OTHERS: Final = frozenset(
     {NodeReason.EXTERNALLY_MODIFIED, NodeReason.PENDING_RELEASE, NodeReason.UNSUPPORTED}
 )
@@ -26,11 +27,10 @@ def progress(policy: Policy, node: Node, state: NodeState | None, now: datetime)
     condition = state.condition("Ready") if state is not None else None
     current = (
         state is not None
+        and granted_to(policy, state)
         and state.spec is not None
         and state.spec.owner is not None
-        and state.spec.owner.uid == policy.uid
         and state.spec.owner.generation == policy.generation
-        and state.spec.desired_state != "Released"
     )
     if not node.ready or node.deleting:
         return "waived"
@@ -39,8 +39,8 @@ def progress(policy: Policy, node: Node, state: NodeState | None, now: datetime)
     if current and condition is not None:
         if condition.status == "True":
             return "ready"
-        if condition.reason in _STANDING_STILL:
-            return _STANDING_STILL[condition.reason]
+        if condition.reason in STANDING_STILL:
+            return STANDING_STILL[condition.reason]
     return "waived" if joining(policy, node, now) else "pending"
 
 
@@ -51,11 +51,7 @@ def joining(policy: Policy, node: Node, now: datetime) -> bool:
 
 def granted_to(policy: Policy, state: NodeState) -> bool:
     """Tell whether a node is a policy's, and not told to release."""
-    return (
-        state.spec is not None
-        and state.owner_uid == policy.uid
-        and state.spec.desired_state != "Released"
-    )
+    return state.owner_uid == policy.uid and not state.asked_to_release
 
 
 def under_way(state: NodeState) -> bool:
@@ -65,7 +61,7 @@ def under_way(state: NodeState) -> bool:
     one: an edit makes no beginner of a node.
     """
     ready = state.condition("Ready") if state.asked_to_release else _last(state, "Ready")
-    return ready is None or (ready.status != "True" and ready.reason not in _STANDING_STILL)
+    return ready is None or (ready.status != "True" and ready.reason not in STANDING_STILL)
 
 
 def warning(state: NodeState) -> str:

@@ -16,6 +16,11 @@ from ksm_operator.controller.plan import Plan
 from ksm_operator.controller.progress import granted_to, joining, under_way, warning
 
 Place = Literal["begun", "at once", "released", "free", "others", "absent", "nowhere"]
+"""Where a node stands in a policy's rollout.
+
+It has begun and holds a place; needs none; queues as one that was released, that is free or that
+another policy has; is not Ready and waits until it is; or nothing can be done with it at all.
+"""
 _QUEUE: Final[tuple[Place, ...]] = ("released", "free", "others")
 
 

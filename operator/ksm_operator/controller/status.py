@@ -19,13 +19,18 @@ from ksm_operator.api import (
 from ksm_operator.controller.conditions import judge
 from ksm_operator.controller.facts import Namespace, Node, NodeState, Policy, written
 from ksm_operator.controller.plan import Plan
-from ksm_operator.controller.progress import Progress, degradation, in_words, progress
+from ksm_operator.controller.progress import (
+    STANDING_STILL,
+    Progress,
+    degradation,
+    in_words,
+    progress,
+)
 from ksm_operator.controller.rollout import Turn
 
 _NAMES: Final = 50
 _DELETION_PATIENCE: Final = timedelta(minutes=10)
 _PROTECTED_PREFIXES: Final = ("kube-", "openshift-")
-_STANDING_STILL: Final = frozenset({"blocked", "unsupported", "external"})
 _UNITS: Final = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 
 
@@ -135,7 +140,7 @@ def observe(policy: Policy, known: Fleet, now: datetime) -> Observed:
         kind = progress(policy, nodes[name], mine, now)
         kinds.setdefault(kind, []).append(name)
         ready = mine.condition("Ready") if mine is not None else None
-        if ready is not None and kind in _STANDING_STILL:
+        if ready is not None and kind in STANDING_STILL.values():
             why[name] = in_words(ready)
         if state is None or state.owner_uid != policy.uid:
             continue
@@ -184,7 +189,7 @@ def gives_back(policy: Policy, state: NodeState) -> bool:
         return False
     if policy.deleted_at is not None:
         return policy.uid in (state.owner_uid, state.enrolled_uid)
-    leaving = state.spec.desired_state == "Released" and state.owner_uid == policy.uid
+    leaving = state.asked_to_release and state.owner_uid == policy.uid
     return leaving or (policy.uid == state.enrolled_uid != state.owner_uid)
 
 
