@@ -263,7 +263,7 @@ sys.stdin.readline()
     assert caught.value.reason == SkipReason.LOCKED_MEMORY
 
 
-def test_own_marks_survive_an_enrolment_prctl(
+def test_own_marks_survive_an_enrolment_by_prctl(
     program: Program, tracer: Tracer, prctl: KernelFeatures
 ) -> None:
     """Switching the whole process off takes the program's own marks along: they come back."""
