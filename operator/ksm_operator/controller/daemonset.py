@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from ksm_operator.controller import log
-from ksm_operator.controller.cluster import Cluster
+from ksm_operator.controller.cluster import Cluster, NotFoundError
+from ksm_operator.controller.lease import Lease
 
 
 class TemplateError(ValueError):
@@ -48,21 +49,39 @@ def agent_daemonset(template: str, deployment: dict[str, Any]) -> dict[str, Any]
     return {**daemonset, "metadata": metadata}
 
 
-def apply_agent(cluster: Cluster, template: Path, namespace: str, deployment: str) -> None:
+def apply_agent(
+    cluster: Cluster, lease: Lease, template: Path, namespace: str, deployment: str
+) -> None:
     """Apply the agent DaemonSet.
+
+    On the version that is there: what a controller of a former version still had in its hands when
+    it was frozen is refused.
 
     Raises:
         TemplateError: the template is no DaemonSet.
         OSError: the template cannot be read.
         ClusterError: the API server refused or did not answer.
+        LeaseLostError: this process may not write any more.
     """
     apps = f"/apis/apps/v1/namespaces/{namespace}"
     owner = cluster.get(f"{apps}/deployments/{deployment}")
     daemonset = agent_daemonset(template.read_text(), owner)
     name = daemonset["metadata"]["name"]
-    applied = cluster.apply(f"{apps}/daemonsets/{name}", daemonset)
+    path = f"{apps}/daemonsets/{name}"
+    if present := _version(cluster, path):
+        daemonset["metadata"]["resourceVersion"] = present
+    lease.ensure()
+    applied = cluster.apply(path, daemonset)
     log.info(
         "agent DaemonSet applied",
         daemonset=f"{namespace}/{name}",
         generation=applied["metadata"]["generation"],
     )
+
+
+def _version(cluster: Cluster, path: str) -> str:
+    """Return the resourceVersion of an object, empty if there is none."""
+    try:
+        return str(cluster.get(path)["metadata"]["resourceVersion"])
+    except NotFoundError:
+        return ""

@@ -43,7 +43,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A Node."""
+    """A Node. `ready_since` is when it last became Ready, None where it is not or does not say."""
 
     name: str
     uid: str
@@ -55,6 +55,7 @@ class Node:
     architecture: str
     virtual: bool
     ready: bool
+    ready_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,10 @@ def node(raw: dict[str, Any]) -> Node:
     labels = metadata.get("labels", {})
     info = status.get("nodeInfo", {})
     taints = raw.get("spec", {}).get("taints", ())
-    conditions = {item["type"]: item["status"] for item in status.get("conditions", ())}
+    conditions = {item["type"]: item for item in status.get("conditions", ())}
+    ready = conditions.get("Ready", {})
+    is_ready = ready.get("status") == "True"
+    since = ready.get("lastTransitionTime")
     return Node(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -174,7 +178,8 @@ def node(raw: dict[str, Any]) -> Node:
         virtual=labels.get("type") == "virtual-kubelet"
         or any(taint["key"] == "virtual-kubelet.io/provider" for taint in taints)
         or labels.get("eks.amazonaws.com/compute-type") == "fargate",
-        ready=conditions.get("Ready") == "True",
+        ready=is_ready,
+        ready_since=timestamp(since) if is_ready and since else None,
     )
 
 

@@ -9,7 +9,8 @@ from ksm_operator.controller.facts import Node, NodeState, Policy, written
 Progress = Literal["ready", "pending", "waived", "blocked", "unsupported", "external"]
 
 _JOIN_GRACE: Final = timedelta(minutes=5)
-"""A node younger than this, and than the policy, does not count yet: its agent is on its way."""
+"""A node that came, or came back, after the policy and less than this ago does not count yet: its
+agent is on its way."""
 STANDING_STILL: Final[dict[str, Progress]] = {
     NodeReason.BLOCKED: "blocked",
     NodeReason.UNSUPPORTED: "unsupported",
@@ -41,12 +42,21 @@ def progress(policy: Policy, node: Node, state: NodeState | None, now: datetime)
             return "ready"
         if condition.reason in STANDING_STILL:
             return STANDING_STILL[condition.reason]
-    return "waived" if joining(policy, node, now) else "pending"
+    return "waived" if joining(policy, node, now) or _returning(policy, node, now) else "pending"
 
 
 def joining(policy: Policy, node: Node, now: datetime) -> bool:
     """Tell whether a node has come after the policy, and only just."""
-    return written(node.created) > policy.created and now - node.created < _JOIN_GRACE
+    return _only_just(node.created, policy, now)
+
+
+def _returning(policy: Policy, node: Node, now: datetime) -> bool:
+    """Tell whether a node is only just back, from a reboot for one: its agent begins anew."""
+    return node.ready_since is not None and _only_just(node.ready_since, policy, now)
+
+
+def _only_just(moment: datetime, policy: Policy, now: datetime) -> bool:
+    return written(moment) > policy.created and now - moment < _JOIN_GRACE
 
 
 def granted_to(policy: Policy, state: NodeState) -> bool:

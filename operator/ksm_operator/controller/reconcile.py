@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from ksm_operator.api import FINALIZER, GROUP, VERSION
-from ksm_operator.controller import facts, log, metrics
+from ksm_operator.controller import facts, log, metrics, quiet
 from ksm_operator.controller.cluster import (
     POLICIES,
     Cluster,
@@ -22,9 +22,19 @@ from ksm_operator.controller.lease import Lease
 from ksm_operator.controller.nodes import Action
 from ksm_operator.controller.plan import Plan, plan
 from ksm_operator.controller.rollout import Turn, World, take_turns
-from ksm_operator.controller.status import fleet, observe, patience_left, policy_status
+from ksm_operator.controller.status import (
+    Fleet,
+    Observed,
+    fleet,
+    observe,
+    patience_left,
+    policy_status,
+)
 from ksm_operator.controller.steps import Steps, Taken
 from ksm_operator.controller.watch import Watched
+
+_GRACE_LOOK_SECONDS: Final = 60.0
+"""How often nodes are looked at that are not counted for a while: time alone ends that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +52,12 @@ class Outcome:
 
     Attributes:
         failed: steps that have to be tried again.
+        left: nodes with a step to take that was not begun with.
         due: seconds until time alone changes something, None if it does not.
     """
 
     failed: int
+    left: int
     due: float | None
 
 
@@ -58,7 +70,9 @@ class Reconciler:
         caches: what is known.
         recorder: of Events.
         operator_namespace: never selected but by name.
+        progressed: called before every request that a reconcile makes.
         clock: the present time, in UTC.
+        monotonic: seconds on a clock that only moves forward.
     """
 
     def __init__(
@@ -69,15 +83,20 @@ class Reconciler:
         caches: Caches,
         recorder: Recorder,
         operator_namespace: str,
+        progressed: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._lease = lease
         self._caches = caches
         self._recorder = recorder
         self._operator_namespace = operator_namespace
+        self._progressed = progressed
         self._clock = clock
+        self._monotonic = monotonic
         self._policies: dict[str, Policy] = {}
+        self._written: dict[str, float] = {}
         self._failed = 0
         self._steps = Steps(cluster, lease, caches.nodes, caches.states)
 
@@ -94,6 +113,8 @@ class Reconciler:
         """
         found = (facts.policy(raw) for raw in self._cluster.items(POLICIES))
         self._policies = {policy.name: policy for policy in found}
+        known = {policy.uid for policy in self._policies.values()}
+        self._written = {uid: at for uid, at in self._written.items() if uid in known}
 
     def run(self) -> Outcome:
         """Reconcile everything once.
@@ -101,7 +122,7 @@ class Reconciler:
         Raises:
             LeaseLostError: this process may not write any more.
         """
-        began = time.monotonic()
+        began = self._monotonic()
         self._failed = 0
         now = self._clock()
         nodes = self._caches.nodes.snapshot()
@@ -114,14 +135,14 @@ class Reconciler:
         for policy in {owner.uid: owner for owner in planned.owners.values()}.values():
             self._hold_deletion(policy)
         workable = [node for node in nodes.values() if present.get(node.name) not in held]
-        self._report(planned, turns, now, first_sight=True)
+        self._greet(planned, turns, now)
         walked = self._steps.walk(workable, states, planned.owners, now, self._allowed)
         self._failed += walked.failed
         self._tell(walked.taken)
         due = self._report(planned, turns, now)
-        metrics.RECONCILE_SECONDS.observe(time.monotonic() - began)
+        metrics.RECONCILE_SECONDS.observe(self._monotonic() - began)
         metrics.ERRORS.inc(self._failed)
-        return Outcome(self._failed, due)
+        return Outcome(self._failed, walked.left, due)
 
     def _owners_unknown(self, states: Iterable[NodeState]) -> set[str]:
         """Return the uids of owners that were not listed, and are not known to be gone either.
@@ -140,6 +161,7 @@ class Reconciler:
         return {uid for uid, name in missing.items() if not self._gone(name, uid)}
 
     def _gone(self, name: str, uid: str) -> bool:
+        self._progressed()
         try:
             raw = self._cluster.get(f"{POLICIES}/{name}")
         except NotFoundError as error:
@@ -154,6 +176,7 @@ class Reconciler:
 
     def _allowed(self, action: Action) -> bool:
         """Tell whether a step may be taken: nothing is granted before our finalizer is on."""
+        self._progressed()
         if action.verb not in ("Create", "Grant") or action.spec is None:
             return True
         owner = action.spec.owner
@@ -178,53 +201,72 @@ class Reconciler:
                     message = f"{word} {len(names)} {noun}: {shown(names)}"
                     self._recorder.post(policy, Event("Normal", f"Nodes{word.title()}", message))
 
-    def _report(
-        self,
-        planned: Plan,
-        turns: Mapping[str, Turn],
-        now: datetime,
-        *,
-        first_sight: bool = False,
-    ) -> float | None:
-        """Write what became of each policy; return the seconds to the next deadline.
+    def _greet(self, planned: Plan, turns: Mapping[str, Turn], now: datetime) -> None:
+        """Answer to policies, or edits, that nobody has answered to yet.
 
-        Args:
-            planned: who owns what.
-            turns: which nodes each policy may not take yet, by its uid.
-            now: the time of what changed.
-            first_sight: only of policies that nobody has answered to yet. Walking thousands of
-                nodes takes a while, and an object without conditions passes for finished.
+        Walking many nodes takes a while, and an object without conditions passes for finished.
         """
-        states = self._caches.states.snapshot()
-        namespaces = self._caches.namespaces.snapshot().values()
-        known = fleet(planned, turns, self._caches.nodes.snapshot(), states)
-        metrics.count_nodes(states.values())
-        due: float | None = None
+        news = [
+            policy
+            for policy in self._policies.values()
+            if policy.status.get("observedGeneration") != policy.generation
+        ]
+        if news:
+            known = self._fleet(planned, turns)
+            for policy in news:
+                self._write_status(policy, self._status(policy, known, now)[1])
+
+    def _report(self, planned: Plan, turns: Mapping[str, Turn], now: datetime) -> float | None:
+        """Write what became of each policy; return the seconds to the next deadline."""
+        known = self._fleet(planned, turns)
+        dues = []
+        told = []
         for policy in list(self._policies.values()):
-            if first_sight and policy.status.get("observedGeneration") == policy.generation:
-                continue
-            observed = observe(policy, known, now)
-            status = policy_status(
-                policy,
-                observed,
-                known=known,
-                namespaces=namespaces,
-                operator_namespace=self._operator_namespace,
-                now=now,
-            )
-            self._write_status(policy, status)
+            observed, status = self._status(policy, known, now)
+            told.append(metrics.Shown(policy.name, observed, status))
+            dues.append(self._write_when_due(policy, status))
+            if observed.waived:
+                dues.append(_GRACE_LOOK_SECONDS)
             if policy.deleted_at is None or not policy.holds_deletion:
                 continue
             patience = patience_left(policy, observed, now)
             if patience:
-                due = patience if due is None else min(due, patience)
+                dues.append(patience)
             else:
                 self._let_go(policy, observed.releasing)
-        return due
+        metrics.FLEET.show(known.states.values(), told)
+        return min((due for due in dues if due is not None), default=None)
+
+    def _fleet(self, planned: Plan, turns: Mapping[str, Turn]) -> Fleet:
+        return fleet(planned, turns, self._caches.nodes.snapshot(), self._caches.states.snapshot())
+
+    def _status(
+        self, policy: Policy, known: Fleet, now: datetime
+    ) -> tuple[Observed, dict[str, Any]]:
+        observed = observe(policy, known, now)
+        namespaces = self._caches.namespaces.snapshot().values()
+        status = policy_status(
+            policy,
+            observed,
+            known=known,
+            namespaces=namespaces,
+            operator_namespace=self._operator_namespace,
+            now=now,
+        )
+        return observed, status
+
+    def _write_when_due(self, policy: Policy, status: dict[str, Any]) -> float | None:
+        """Write a status, or return the seconds until it is time to; None if nothing is left."""
+        wait = quiet.wait(policy.status, status, len(self._policies))
+        if wait is None:
+            return None
+        since = self._monotonic() - self._written.get(policy.uid, float("-inf"))
+        if since < wait:
+            return wait - since
+        self._write_status(policy, status)
+        return None
 
     def _write_status(self, policy: Policy, status: dict[str, Any]) -> None:
-        if status == policy.status:
-            return
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "KSMPolicy",
@@ -235,8 +277,10 @@ class Reconciler:
         raw = self._write_policy(policy, lambda path: self._cluster.apply(f"{path}/status", body))
         if raw is None:
             return
+        self._written[policy.uid] = self._monotonic()
         ready = status["conditions"][0]
-        log.info(
+        say = log.info if quiet.told(policy.status, status) else log.debug
+        say(
             "status",
             policy=policy.name,
             ready=ready["status"],
@@ -270,6 +314,7 @@ class Reconciler:
     def _write_policy(
         self, policy: Policy, write: Callable[[str], dict[str, Any]]
     ) -> dict[str, Any] | None:
+        self._progressed()
         try:
             raw = write(f"{POLICIES}/{policy.name}")
         except NotFoundError:

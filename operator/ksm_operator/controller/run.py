@@ -17,19 +17,25 @@ from ksm_operator.controller.cluster import (
     POLICIES,
     Cluster,
     ClusterError,
+    ConflictError,
 )
 from ksm_operator.controller.daemonset import TemplateError, apply_agent
 from ksm_operator.controller.events import Recorder
+from ksm_operator.controller.facts import NodeState
 from ksm_operator.controller.http import serve
 from ksm_operator.controller.lease import Lease, LeaseLostError
 from ksm_operator.controller.reconcile import Caches, Reconciler
-from ksm_operator.controller.triggers import Trigger, start_kopf
+from ksm_operator.controller.triggers import Trigger, pressing, start_kopf
 from ksm_operator.controller.watch import Watched
 
 _RESYNC_SECONDS: Final = 600.0
 _MAX_BACKOFF_SECONDS: Final = 60.0
+_FIGURES_SHARE: Final = 0.05
+"""Of the time, most that is spent on looking at figures alone."""
+_FIGURES_SECONDS: Final = 1.0
+"""Least time between two looks at them."""
 _STUCK_SECONDS: Final = 180.0
-"""A reconcile that takes longer hangs: its slowest honest form is far below."""
+"""A reconcile that makes no request for so long, nor comes to its end, hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +59,25 @@ class Options:
 
 @dataclass
 class _Health:
-    """What the probes look at."""
+    """What the probes look at.
+
+    Attributes:
+        lease: held by the one that reconciles.
+        caches: what is known of the cluster.
+        threads: which have to live.
+        working_since: when the reconcile under way last went on, None while there is none.
+        reconciled: whether one has come to its end.
+    """
 
     lease: Lease
     caches: Caches
     threads: list[threading.Thread] = field(default_factory=list)
     working_since: float | None = None
     reconciled: bool = False
+
+    def progressed(self) -> None:
+        """Note that the reconcile under way goes on."""
+        self.working_since = time.monotonic()
 
     def healthy(self) -> str:
         """Return why the process had better be restarted, empty if it works."""
@@ -101,12 +119,20 @@ def run(options: Options) -> int:
         signal.signal(signum, ask_to_stop)
     cluster = Cluster.connect()
     lease = Lease(cluster, options.namespace, options.lease, identity())
+
+    def changed(_before: object, _after: object) -> None:
+        trigger.changed()
+
+    def state_changed(before: NodeState | None, after: NodeState | None) -> None:
+        if pressing(before, after):
+            trigger.changed()
+        else:
+            trigger.figures_changed()
+
     caches = Caches(
-        nodes=Watched(cluster, NODES, facts.node, trigger.changed),
-        states=Watched(cluster, KSM_NODES, facts.node_state, trigger.changed),
-        namespaces=Watched(
-            cluster, NAMESPACES, facts.namespace, trigger.changed, metadata_only=True
-        ),
+        nodes=Watched(cluster, NODES, facts.node, changed),
+        states=Watched(cluster, KSM_NODES, facts.node_state, state_changed),
+        namespaces=Watched(cluster, NAMESPACES, facts.namespace, changed, metadata_only=True),
     )
     health = _Health(lease, caches)
     if options.http_port:
@@ -121,6 +147,7 @@ def run(options: Options) -> int:
         caches=caches,
         recorder=recorder,
         operator_namespace=options.namespace,
+        progressed=health.progressed,
     )
     health.threads += [
         _keep_lease(lease, stop),
@@ -198,7 +225,7 @@ def _work(
     resync_at = float("-inf")
     while not stop.is_set():
         if not _synced(health.caches):
-            trigger.wait(1.0)
+            trigger.wait(1.0, 1.0)
             continue
         began = time.monotonic()
         if began >= resync_at:
@@ -206,7 +233,7 @@ def _work(
             trigger.policies_changed()
             if not _apply_agent(options, cluster, lease):
                 resync_at = began + max(backoff, 5.0)
-        health.working_since = began
+        health.progressed()
         due = _once(reconciler, trigger)
         health.working_since = None
         if due is None:
@@ -215,16 +242,23 @@ def _work(
             stop.wait(backoff)
             continue
         backoff = 0.0
+        took = time.monotonic() - began
         if not health.reconciled:
             health.reconciled = True
-            log.info("first reconcile done", seconds=f"{time.monotonic() - began:.3f}")
+            log.info("first reconcile done", seconds=f"{took:.3f}")
+        if due == 0:
+            continue
         # Half of the time at most is spent on reconciling, however many agents report.
-        stop.wait(min(time.monotonic() - began, 5.0))
-        trigger.wait(min(due, resync_at - time.monotonic()))
+        stop.wait(min(took, 5.0))
+        figures = max(_FIGURES_SECONDS, took / _FIGURES_SHARE)
+        trigger.wait(min(due, resync_at - time.monotonic()), figures)
 
 
 def _once(reconciler: Reconciler, trigger: Trigger) -> float | None:
-    """Reconcile; return the seconds after which to do it again anyway, None if it failed."""
+    """Reconcile; return the seconds after which to do it again anyway, None if it failed.
+
+    0 means that more is left to do.
+    """
     try:
         if trigger.take_policies():
             reconciler.read_policies()
@@ -241,15 +275,20 @@ def _once(reconciler: Reconciler, trigger: Trigger) -> float | None:
     if outcome.failed:
         log.info("some steps failed, trying again", steps=outcome.failed)
         return None
+    if outcome.left:
+        return 0.0
     return outcome.due if outcome.due is not None else _RESYNC_SECONDS
 
 
 def _apply_agent(options: Options, cluster: Cluster, lease: Lease) -> bool:
     if options.agent_template is None:
         return True
-    lease.ensure()
     try:
-        apply_agent(cluster, options.agent_template, options.namespace, options.deployment)
+        apply_agent(cluster, lease, options.agent_template, options.namespace, options.deployment)
+    except ConflictError as error:
+        # Its status changes with every agent that comes or goes.
+        log.debug("agent DaemonSet changed meanwhile, trying again", error=error)
+        return False
     except (ClusterError, TemplateError, OSError) as error:
         metrics.ERRORS.inc()
         log.error(

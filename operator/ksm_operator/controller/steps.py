@@ -1,5 +1,7 @@
 """Carries out what `nodes.decide` says, node by node, each write on what was decided on."""
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ from ksm_operator.controller.watch import Watched
 _WRITERS: Final = 8
 _MAX_STEPS: Final = 4
 """Steps for one node at a time: more than any hand-over needs without its agent."""
+_WALK_SECONDS: Final = 5.0
+"""How long no further node is begun with: then it is time to say how far all is, and to look again
+at what is wanted."""
 
 Allowed = Callable[[Action], bool]
 
@@ -45,10 +50,12 @@ class Walked:
     Attributes:
         taken: the steps, in order per node.
         failed: how many were refused, stale or unanswered; to be decided again.
+        left: how many nodes have a step to take that was not begun with.
     """
 
     taken: tuple[Taken, ...]
     failed: int
+    left: int
 
 
 class Steps:
@@ -59,15 +66,22 @@ class Steps:
         lease: asked before every write.
         nodes: told of what was written, before the watch brings it.
         states: likewise.
+        clock: seconds on a clock that only moves forward.
     """
 
     def __init__(
-        self, cluster: Cluster, lease: Lease, nodes: Watched[Node], states: Watched[NodeState]
+        self,
+        cluster: Cluster,
+        lease: Lease,
+        nodes: Watched[Node],
+        states: Watched[NodeState],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._lease = lease
         self._nodes = nodes
         self._states = states
+        self._clock = clock
 
     def walk(
         self,
@@ -77,7 +91,9 @@ class Steps:
         now: datetime,
         allowed: Allowed,
     ) -> Walked:
-        """Take every step that needs nobody else.
+        """Take steps that need nobody else, for a few seconds.
+
+        What is given back goes first; then each policy gets its share.
 
         Args:
             nodes: the nodes to walk; others are left as they are.
@@ -89,30 +105,37 @@ class Steps:
         Raises:
             LeaseLostError: this process may not write any more.
         """
-        todo = []
-        for node in nodes:
-            action = decide(node, owners.get(node.name), states.get(node.name), now)
-            if action.verb != "Hold":
-                todo.append((node, action))
+        decided = (
+            (node, decide(node, owners.get(node.name), states.get(node.name), now))
+            for node in nodes
+        )
+        todo = in_turn([(node, action) for node, action in decided if action.verb != "Hold"])
+        metrics.QUEUE.set(len(todo))
         if not todo:
-            return Walked((), 0)
-        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as pool:
-            walked = list(
-                pool.map(
-                    lambda item: self._walk_one(
-                        node=item[0],
-                        state=states.get(item[0].name),
-                        owner=owners.get(item[0].name),
-                        action=item[1],
-                        now=now,
-                        allowed=allowed,
-                    ),
-                    todo,
-                )
+            return Walked((), 0, 0)
+        until = self._clock() + _WALK_SECONDS
+
+        def walk_one(item: tuple[Node, Action]) -> Walked:
+            node, action = item
+            if self._clock() >= until:
+                return Walked((), 0, 1)
+            walked = self._walk_one(
+                node=node,
+                state=states.get(node.name),
+                owner=owners.get(node.name),
+                action=action,
+                now=now,
+                allowed=allowed,
             )
+            metrics.QUEUE.dec()
+            return walked
+
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as pool:
+            walked = list(pool.map(walk_one, todo))
         return Walked(
             tuple(step for one in walked for step in one.taken),
             sum(one.failed for one in walked),
+            sum(one.left for one in walked),
         )
 
     def _walk_one(
@@ -132,10 +155,10 @@ class Steps:
                 node, state = self._take(node, state, action)
             except ConflictError as error:
                 log.debug("stale, deciding again", node=node.name, action=action.verb, error=error)
-                return Walked(tuple(taken), 1)
+                return Walked(tuple(taken), 1, 0)
             except ClusterError as error:
                 log.warning("step failed", node=node.name, action=action.verb, error=error)
-                return Walked(tuple(taken), 1)
+                return Walked(tuple(taken), 1, 0)
             named = action.spec.owner if action.spec is not None else former
             taken.append(
                 Taken(
@@ -154,7 +177,7 @@ class Steps:
                 reason=action.reason,
             )
             action = decide(node, owner, state, now)
-        return Walked(tuple(taken), 0)
+        return Walked(tuple(taken), 0, 0)
 
     def _take(
         self, node: Node, state: NodeState | None, action: Action
@@ -198,3 +221,19 @@ class Steps:
                 {"op": "replace", "path": "/spec", "value": spec},
             ],
         )
+
+
+def in_turn(todo: Iterable[tuple[Node, Action]]) -> list[tuple[Node, Action]]:
+    """Put first steps in the order in which they are taken.
+
+    Releases first, because others wait for them. Then one node of each owner at a time, so that a
+    policy with three nodes does not wait for one with thousands.
+    """
+    places: Counter[str] = Counter()
+    ordered = []
+    for node, action in todo:
+        owner = action.spec.owner.uid if action.spec is not None and action.spec.owner else ""
+        ordered.append((action.verb != "Release", places[owner], node, action))
+        places[owner] += 1
+    ordered.sort(key=lambda one: one[:2])
+    return [(node, action) for _, _, node, action in ordered]

@@ -14,39 +14,83 @@ import kopf
 
 from ksm_operator.api import GROUP, VERSION
 from ksm_operator.controller.cluster import FIELD_MANAGER
+from ksm_operator.controller.facts import NodeState
 
 _QUIET_SECONDS: Final = 0.2
 
 
 class Trigger:
-    """What has to be looked at again. Safe to use from several threads."""
+    """What has to be looked at again. Safe to use from several threads.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._event = threading.Event()
+    Args:
+        clock: seconds on a clock that only moves forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._pressing = False
+        self._figures = False
         self._policies = True
 
     def changed(self) -> None:
-        """Say that something changed."""
-        self._event.set()
+        """Say that something changed that has to be acted on."""
+        with self._condition:
+            self._pressing = True
+            self._condition.notify()
+
+    def figures_changed(self) -> None:
+        """Say that something changed that people only read."""
+        with self._condition:
+            self._figures = True
+            self._condition.notify()
 
     def policies_changed(self) -> None:
         """Say that policies changed, so that they are read again."""
-        with self._lock:
+        with self._condition:
             self._policies = True
-        self._event.set()
+        self.changed()
 
-    def wait(self, seconds: float) -> None:
-        """Wait for a change, at most so long, and then until the first flood of them is over."""
-        if self._event.wait(max(seconds, 0)):
+    def wait(self, seconds: float, figures: float) -> None:
+        """Wait for a change, and then until the first flood of them is over.
+
+        Args:
+            seconds: at most so long.
+            figures: at most so long once nothing but figures changed.
+        """
+        began = self._clock()
+        with self._condition:
+            while not self._pressing:
+                most = min(seconds, figures) if self._figures else seconds
+                left = began + most - self._clock()
+                if left <= 0:
+                    break
+                self._condition.wait(left)
+            flood = self._pressing
+        if flood:
             time.sleep(_QUIET_SECONDS)
-        self._event.clear()
+        with self._condition:
+            self._pressing = self._figures = False
 
     def take_policies(self) -> bool:
         """Tell whether policies have to be read again, and forget it."""
-        with self._lock:
+        with self._condition:
             taken, self._policies = self._policies, False
             return taken
+
+
+def pressing(before: NodeState | None, after: NodeState | None) -> bool:
+    """Tell whether a KSMNode says something new that has to be acted on, and not only figures."""
+    return before is None or after is None or _acted_on(before) != _acted_on(after)
+
+
+def _acted_on(state: NodeState) -> object:
+    status = state.status
+    judged = [
+        (one.type, one.status, one.reason, one.observed_generation) for one in status.conditions
+    ]
+    known = (state.uid, state.generation, state.deleting, state.node_uid)
+    return (known, status.observed_generation, state.enrolled_uid, judged)
 
 
 def start_kopf(trigger: Trigger, known_version: Callable[[str], str | None]) -> threading.Thread:

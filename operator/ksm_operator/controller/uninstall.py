@@ -106,8 +106,12 @@ def _release(
 ) -> dict[str, str] | None:
     """Walk every node to the end; return those that did not get there, with why, or None."""
     changed = threading.Event()
-    nodes = Watched(cluster, NODES, facts.node, changed.set)
-    states = Watched(cluster, KSM_NODES, facts.node_state, changed.set)
+
+    def wake(_before: object, _after: object) -> None:
+        changed.set()
+
+    nodes = Watched(cluster, NODES, facts.node, wake)
+    states = Watched(cluster, KSM_NODES, facts.node_state, wake)
     nodes.start()
     states.start()
     steps = Steps(cluster, lease, nodes, states)
@@ -121,7 +125,9 @@ def _release(
             def allowed(action: Action, *, last: bool = is_settled) -> bool:
                 return last or action.verb not in ("Unlabel", "Delete")
 
-            steps.walk(known_nodes.values(), known_states, {}, datetime.now(UTC), allowed)
+            walked = steps.walk(known_nodes.values(), known_states, {}, datetime.now(UTC), allowed)
+            if walked.left:
+                changed.set()
             left = _left(nodes.snapshot(), states.snapshot())
             if is_settled and not left:
                 return None

@@ -8,10 +8,11 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from ksm_operator.controller import log
-from ksm_operator.controller.cluster import Cluster, ClusterError, GoneError, RefusedError, refusal
+from ksm_operator.controller import log, metrics
+from ksm_operator.controller.cluster import Cluster, ClusterError, GoneError, refusal
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _MAX_BACKOFF_SECONDS: Final = 30.0
@@ -39,7 +40,8 @@ class Watched(Generic[T]):
         cluster: where they are.
         path: of the kind's list.
         decode: keeps of an object what is needed.
-        changed: called after every change; must not block.
+        changed: told what an object was and what it is, None for nothing, after every change of
+            what is kept of it, and once when the list is there; must not block.
         metadata_only: ask for metadata alone.
     """
 
@@ -48,12 +50,13 @@ class Watched(Generic[T]):
         cluster: Cluster,
         path: str,
         decode: Callable[[dict[str, Any]], T],
-        changed: Callable[[], None],
+        changed: Callable[[T | None, T | None], None],
         *,
         metadata_only: bool = False,
     ) -> None:
         self._cluster = cluster
         self._path = path
+        self._kind = path.rsplit("/", 1)[1]
         self._decode = decode
         self._changed = changed
         self._metadata_only = metadata_only
@@ -64,8 +67,7 @@ class Watched(Generic[T]):
 
     def start(self) -> threading.Thread:
         """Watch for as long as the process lives."""
-        name = f"watch-{self._path.rsplit('/', 1)[1]}"
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        thread = threading.Thread(target=self._run, name=f"watch-{self._kind}", daemon=True)
         thread.start()
         return thread
 
@@ -85,18 +87,21 @@ class Watched(Generic[T]):
             if present is not None and present.resource_version == known.resource_version:
                 del self._objects[known.name]
 
-    def _put(self, value: T) -> None:
+    def _put(self, value: T) -> T | None:
+        """Take in an object unless a newer one is known; return the one known before."""
         with self._lock:
             present = self._objects.get(value.name)
             if present is None or not _older(value.resource_version, present.resource_version):
                 self._objects[value.name] = value
+            return present
 
-    def _drop(self, name: str, version: str) -> None:
+    def _drop(self, name: str, version: str) -> T | None:
         """Take away what was deleted, but not what was created under its name since."""
         with self._lock:
             present = self._objects.get(name)
             if present is not None and not _older(version, present.resource_version):
-                del self._objects[name]
+                return self._objects.pop(name)
+            return None
 
     def _run(self) -> None:
         backoff = _FIRST_BACKOFF_SECONDS
@@ -107,19 +112,19 @@ class Watched(Generic[T]):
                 if not version:
                     version = self._list()
                     self.synced.set()
-                    self._changed()
+                    self._changed(None, None)
                 version = self._follow(version)
                 backoff = _FIRST_BACKOFF_SECONDS
-            except GoneError:
-                log.debug("watch is too old, listing again", path=self._path)
-                version = ""
             except ClusterError as error:
-                # 4xx on a watch (other than 410) means that the position itself may be bad.
-                version = "" if isinstance(error, RefusedError) or not version else self._seen
+                # Never from the old position: in an etcd that was restored meanwhile it may lie in
+                # the future, and a watch from there is deaf.
+                version = ""
                 if time.monotonic() - began > _MAX_BACKOFF_SECONDS:
                     # It worked for a while: this is a new failure, not the old one still.
                     backoff = _FIRST_BACKOFF_SECONDS
-                log.warning("watch failed, trying again", path=self._path, error=error)
+                say = log.debug if isinstance(error, GoneError) else log.warning
+                say("watch failed, listing again", path=self._path, error=error)
+                metrics.WATCH_FAILURES.labels(self._kind).inc()
                 time.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
 
@@ -148,15 +153,29 @@ class Watched(Generic[T]):
             kind, item = event["type"], event["object"]
             if kind == "ERROR":
                 raise refusal(item.get("code", 500), item, f"watch of {self._path}")
-            version = self._seen = item["metadata"]["resourceVersion"]
+            version = item["metadata"]["resourceVersion"]
+            if _older(version, self._seen):
+                raise GoneError(410, "Expired", f"watch of {self._path} went back in time", "")
+            self._seen = version
             if kind == "BOOKMARK":
                 continue
             if kind == "DELETED":
-                self._drop(item["metadata"]["name"], version)
-            else:
-                self._put(self._decode(item))
-            self._changed()
+                gone = self._drop(item["metadata"]["name"], version)
+                if gone is not None:
+                    self._changed(gone, None)
+                continue
+            value = self._decode(item)
+            before = self._put(value)
+            # A kubelet's heartbeat is a new version of a node, and no news. Neither is what the
+            # API server answered to our own write.
+            if before is None or _differs(before, value):
+                self._changed(before, value)
         return version
+
+
+def _differs(one: Versioned, other: Versioned) -> bool:
+    """Tell whether more than the version differs, of what is kept."""
+    return bool(replace(one, resource_version=other.resource_version) != other)  # type: ignore[type-var] # every fact is a dataclass
 
 
 def _older(version: str, other: str) -> bool:

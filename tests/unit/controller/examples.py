@@ -55,8 +55,14 @@ def node(
     created: str = EARLIER,
     deleting: bool = False,
     taints: tuple[str, ...] = (),
+    since: str = EARLIER,
 ) -> Node:
     """A node as the API server returns it."""
+    readiness = {
+        "type": "Ready",
+        "status": "True" if ready else "Unknown",
+        "lastTransitionTime": since,
+    }
     mine = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", **(labels or {})}
     if labelled:
         mine[AGENT_LABEL] = "true"
@@ -73,7 +79,7 @@ def node(
         {
             "metadata": metadata,
             "spec": {"taints": [{"key": key, "effect": "NoSchedule"} for key in taints]},
-            "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}]},
+            "status": {"conditions": [readiness]},
         }
     )
 

@@ -201,6 +201,18 @@ def test_nodes_that_come_and_go_do_not_flap_ready(absent: Node) -> None:
     assert found["nodes"]["summary"] == "1/2"
 
 
+def test_a_node_that_is_only_just_back_is_not_waited_for() -> None:
+    """Every node reboots now and then, and its agent begins anew: that is no news of the policy."""
+    states = [state(name, granted(WEB), merging(WEB)) for name in ("n1", "n2")]
+    enrolling = state("n2", granted(WEB), merging(WEB, reason="Enrolling"))
+    back = node("n2", since=written(NOW - timedelta(minutes=1)))
+    found = conditions(status(WEB, [node("n1"), back], [states[0], enrolling]))
+    assert found["Ready"] == ("True", "AllNodesReady")
+    long_back = node("n2", since=written(NOW - timedelta(minutes=6)))
+    found = conditions(status(WEB, [node("n1"), long_back], [states[0], enrolling]))
+    assert found["Ready"] == ("False", "NodesNotReady")
+
+
 def test_joined_node_counts_after_five_minutes() -> None:
     """One whose agent never comes must not stay unseen."""
     joined = node("n2", created=written(NOW - timedelta(minutes=6)))

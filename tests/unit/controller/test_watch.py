@@ -46,11 +46,25 @@ def server() -> Server:
     return made
 
 
+class News(list[tuple[Namespace | None, Namespace | None]]):
+    """What the cache told of changes."""
+
+    def __call__(self, before: Namespace | None, after: Namespace | None) -> None:
+        """Take note."""
+        self.append((before, after))
+
+
 @pytest.fixture
-def watched(server: Server) -> Watched[Namespace]:
+def news() -> News:
+    """Nothing told yet."""
+    return News()
+
+
+@pytest.fixture
+def watched(server: Server, news: News) -> Watched[Namespace]:
     """The cache under test, driven by hand instead of by its thread."""
     return Watched(
-        cast("Cluster", server), "/namespaces", facts.namespace, lambda: None, metadata_only=True
+        cast("Cluster", server), "/namespaces", facts.namespace, news, metadata_only=True
     )
 
 
@@ -122,8 +136,9 @@ def test_old_deletion_takes_no_new_object_away(server: Server, watched: Watched[
     assert versions(watched) == {"a": "30", "b": "4"}
 
 
-def test_events_are_followed(server: Server, watched: Watched[Namespace]) -> None:
+def test_events_are_followed(server: Server, watched: Watched[Namespace], news: News) -> None:
     """Added, changed, deleted; a bookmark only moves the position."""
+    server.listed[1]["metadata"]["labels"] = {"k": "v"}
     watched._list()
     server.events = [
         {"type": "ADDED", "object": namespace("c", 11)},
@@ -133,6 +148,30 @@ def test_events_are_followed(server: Server, watched: Watched[Namespace]) -> Non
     ]
     assert watched._follow("10") == "50"
     assert versions(watched) == {"b": "12", "c": "11"}
+    told = [tuple(one and one.name for one in pair) for pair in news]
+    assert told == [(None, "c"), ("b", "b"), ("a", None)]
+
+
+def test_a_new_version_alone_is_no_news(
+    server: Server, watched: Watched[Namespace], news: News
+) -> None:
+    """Thousands of kubelets renew their nodes all the time, and change nothing that is kept."""
+    watched._list()
+    server.events = [{"type": "MODIFIED", "object": namespace("a", 12)}]
+    watched._follow("10")
+    assert versions(watched)["a"] == "12"
+    assert news == []
+
+
+def test_a_watch_that_goes_back_in_time_is_given_up(
+    server: Server, watched: Watched[Namespace]
+) -> None:
+    """From a position in a restored etcd's future a watch would hear nothing for a long time."""
+    server.version = 30
+    watched._list()
+    server.events = [{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "20"}}}]
+    with pytest.raises(GoneError, match="back in time"):
+        watched._follow("30")
 
 
 def test_too_old_a_position_is_told(server: Server, watched: Watched[Namespace]) -> None:
