@@ -85,9 +85,11 @@ class LabelSelector(Model):
 
     def admits(self, labels: Mapping[str, str]) -> bool:
         """Tell whether labels meet every requirement, as the API server would."""
-        wanted = (self.match_labels or {}).items()
-        return all(labels.get(key) == value for key, value in wanted) and all(
-            requirement.admits(labels) for requirement in self.match_expressions or ()
+        # As sets, because every policy asks this of every node and every namespace.
+        if self.match_labels and not self.match_labels.items() <= labels.items():
+            return False
+        return not self.match_expressions or all(
+            requirement.admits(labels) for requirement in self.match_expressions
         )
 
     def to_query(self) -> str:

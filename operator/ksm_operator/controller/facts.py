@@ -1,23 +1,27 @@
 """What the controller keeps of the objects that it reads."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from sys import intern
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from ksm_operator.api import (
     FINALIZER,
-    Condition,
     KSMNodeSpec,
-    KSMNodeStatus,
     KSMPolicySpec,
+    NodePolicy,
     QuantityError,
     milli_cpu,
     node_count,
 )
+from ksm_operator.controller.reported import Judged, Reported, reported
+
+_SHARED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,9 @@ class NodeState:
     deleting: bool
     node_uid: str
     spec: KSMNodeSpec | None
-    status: KSMNodeStatus
+    status: Reported
 
-    def condition(self, kind: str) -> Condition | None:
+    def condition(self, kind: str) -> Judged | None:
         """Return a condition that the agent judged on the present spec, if there is one."""
         for condition in self.status.conditions:
             if condition.type == kind and condition.observed_generation == self.generation:
@@ -91,7 +95,7 @@ class NodeState:
     @property
     def enrolled_uid(self) -> str | None:
         """Return the uid of the policy whose processes are enrolled."""
-        return self.status.owner.uid if self.status.owner else None
+        return self.status.owner_uid
 
     @property
     def released(self) -> bool:
@@ -159,7 +163,7 @@ def _policy_spec(raw: Any) -> tuple[KSMPolicySpec | None, str]:
 def node(raw: dict[str, Any]) -> Node:
     """Return what is needed of a Node."""
     metadata, status = raw["metadata"], raw.get("status", {})
-    labels = metadata.get("labels", {})
+    labels = _interned(metadata.get("labels", {}))
     info = status.get("nodeInfo", {})
     taints = raw.get("spec", {}).get("taints", ())
     conditions = {item["type"]: item for item in status.get("conditions", ())}
@@ -187,14 +191,6 @@ def node_state(raw: dict[str, Any]) -> NodeState:
     """Return what is needed of a KSMNode."""
     metadata = raw["metadata"]
     owners = metadata.get("ownerReferences", ())
-    try:
-        spec = KSMNodeSpec.model_validate(raw.get("spec", {}))
-    except ValidationError:
-        spec = None
-    try:
-        status = KSMNodeStatus.model_validate(raw.get("status", {}))
-    except ValidationError:
-        status = KSMNodeStatus()
     return NodeState(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -202,15 +198,37 @@ def node_state(raw: dict[str, Any]) -> NodeState:
         generation=metadata["generation"],
         deleting="deletionTimestamp" in metadata,
         node_uid=next((owner["uid"] for owner in owners if owner["kind"] == "Node"), ""),
-        spec=spec,
-        status=status,
+        spec=_node_spec(raw.get("spec", {})),
+        status=reported(raw.get("status", {})),
     )
+
+
+def _node_spec(raw: dict[str, Any]) -> KSMNodeSpec | None:
+    asked = raw.get("policy")
+    try:
+        if asked is not None:
+            raw = {**raw, "policy": _node_policy(json.dumps(asked))}
+        return KSMNodeSpec.model_validate(raw)
+    except ValidationError:
+        return None
+
+
+@lru_cache(maxsize=_SHARED)
+def _node_policy(text: str) -> NodePolicy:
+    """Return the part of a policy that its nodes get: all of them the same, so it is kept once."""
+    return NodePolicy.model_validate_json(text)
 
 
 def namespace(raw: dict[str, Any]) -> Namespace:
     """Return what is needed of a Namespace."""
     metadata = raw["metadata"]
-    return Namespace(metadata["name"], metadata["resourceVersion"], metadata.get("labels", {}))
+    labels = _interned(metadata.get("labels", {}))
+    return Namespace(metadata["name"], metadata["resourceVersion"], labels)
+
+
+def _interned(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels whose words are kept once: thousands of objects have the same ones."""
+    return {intern(key): intern(value) for key, value in labels.items()}
 
 
 def timestamp(text: str) -> datetime:

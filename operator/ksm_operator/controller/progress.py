@@ -3,8 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from ksm_operator.api import Condition, NodeReason
+from ksm_operator.api import NodeReason
 from ksm_operator.controller.facts import Node, NodeState, Policy, written
+from ksm_operator.controller.reported import Judged
 
 Progress = Literal["ready", "pending", "waived", "blocked", "unsupported", "external"]
 
@@ -91,12 +92,12 @@ def degradation(state: NodeState) -> str:
     return in_words(condition) if condition is not None and condition.status == "True" else ""
 
 
-def in_words(condition: Condition) -> str:
+def in_words(condition: Judged) -> str:
     """Return a condition's reason, and its message if it has one."""
     return f"{condition.reason}: {condition.message}" if condition.message else condition.reason
 
 
-def _last(state: NodeState, kind: str) -> Condition | None:
+def _last(state: NodeState, kind: str) -> Judged | None:
     """Return a condition that the agent wrote for the present owner, whatever the generation."""
     if state.enrolled_uid != state.owner_uid:
         return state.condition(kind)

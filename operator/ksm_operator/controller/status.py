@@ -216,15 +216,11 @@ def policy_status(
     """Return the whole status of a policy, in the API server's form."""
     held = known.held.get(policy.uid, ())
     mine = [state.status for state in held if state.enrolled_uid == policy.uid]
-    matched = sum(status.pods.matched for status in mine if status.pods)
-    merging = sum(status.pods.merging for status in mine if status.pods)
-    skipped = sum(sum(s.count for s in status.pods.skipped) for status in mine if status.pods)
-    saved = sum(status.memory.saved_bytes for status in mine if status.memory)
-    profits = [
-        status.memory.profit_bytes
-        for status in mine
-        if status.memory and status.memory.profit_bytes is not None
-    ]
+    matched = sum(status.pods_matched for status in mine)
+    merging = sum(status.pods_merging for status in mine)
+    skipped = sum(status.pods_skipped for status in mine)
+    saved = sum(status.saved_bytes or 0 for status in mine)
+    profits = [status.profit_bytes for status in mine if status.profit_bytes is not None]
     cpu = [status.ksmd_milli_cpu for status in mine if status.ksmd_milli_cpu is not None]
     pods = PodCounts(
         matched=matched, merging=merging, skipped=skipped, summary=f"{merging}/{matched}"

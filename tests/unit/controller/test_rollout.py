@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from ksm_operator.controller.facts import Node, NodeState, Policy, written
 from ksm_operator.controller.nodes import decide
 from ksm_operator.controller.plan import Plan, plan
 from ksm_operator.controller.progress import granted_to
+from ksm_operator.controller.reported import Reported
 from ksm_operator.controller.rollout import Turn, World, take_turns
 from unit.controller.examples import (
     EARLIER,
@@ -235,9 +237,9 @@ class Cluster:
                 self.nodes[name] = node(name, labelled=action.verb == "Label")
             elif action.spec is not None:
                 generation = present.generation + 1 if present else 1
-                status = present.status.to_api() if present else {}
-                spec = action.spec.to_api()
-                self.states[name] = state(name, spec, status, generation=generation)
+                made = state(name, action.spec.to_api(), generation=generation)
+                said = present.status if present else Reported()
+                self.states[name] = replace(made, status=said)
 
     def report(self, name: str) -> None:
         """The agent of a node has done what it was asked."""
