@@ -146,8 +146,9 @@ def _passing(policy: Policy, observed: "Observed") -> list[tuple[str, Truth, Pol
     if policy.deleted_at is not None:
         message = _releasing(policy, observed)
         return [("Reconciling", "True", PolicyReason.RELEASING_NODES, message)]
-    # A node that nobody can hear of would keep programs waiting for as long as it is away.
-    releasing = sorted(set(observed.releasing) - set(observed.unreachable))
+    # A node that nobody can hear of would keep programs waiting for as long as it is away, and one
+    # that cannot go on for as long as nobody helps.
+    releasing = sorted({*observed.releasing} - {*observed.unreachable} - {*observed.stuck})
     enrolling = sorted({*observed.pending} - {*observed.waiting, *observed.releasing})
     if releasing or enrolling or (observed.waiting and not observed.stopped):
         reason = PolicyReason.RELEASING_NODES if releasing else PolicyReason.ENROLLING_NODES
@@ -160,9 +161,9 @@ def _passing(policy: Policy, observed: "Observed") -> list[tuple[str, Truth, Pol
             + _with_reasons(observed.stopped)
         )
         return [("Stalled", "True", PolicyReason.ROLLOUT_STOPPED, message)]
-    if observed.blocked:
-        blocked = observed.blocked
-        message = f"{_plural(len(blocked), 'node')} blocked: {_explained(blocked, observed)}"
+    blocked = _blocked(observed)
+    if blocked:
+        message = f"{_plural(len(blocked), 'node')} blocked: {_with_reasons(blocked)}"
         return [("Stalled", "True", PolicyReason.NODES_BLOCKED, message)]
     return []
 
@@ -192,12 +193,21 @@ def _releasing(policy: Policy, observed: "Observed") -> str:
     message = f"releasing {len(left)}{of_all} nodes: {shown(left)}"
     if observed.unreachable:
         message += f"; {len(observed.unreachable)} unreachable, not waited for"
+    if observed.stuck:
+        message += f"; {len(observed.stuck)} blocked: {_with_reasons(observed.stuck)}"
     return message
+
+
+def _blocked(observed: "Observed") -> dict[str, str]:
+    """Return what stands in the way of coming to a node, or of leaving it."""
+    coming = {name: observed.why.get(name, "") for name in observed.blocked}
+    return dict(sorted({**coming, **observed.stuck}.items()))
 
 
 def _degraded(observed: "Observed") -> tuple[Truth, PolicyReason, str]:
     troubled = {
-        **{name: observed.why[name] for name in (*observed.external, *observed.blocked)},
+        **{name: observed.why[name] for name in observed.external},
+        **_blocked(observed),
         **observed.degraded,
     }
     if not troubled:

@@ -1,6 +1,6 @@
 """What all nodes together make of a policy: counts, figures and conditions for its status."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,6 +12,7 @@ from ksm_operator.api import (
     LabelSelector,
     NamespaceSummary,
     NodeCounts,
+    NodeReason,
     PodCounts,
     PolicyMemory,
     PolicyReason,
@@ -52,6 +53,7 @@ class Observed:
         reporting: nodes that told whether foreign processes merge.
         releasing: still hold pages merged by this policy and give them back.
         unreachable: of those releasing, the ones that nobody can hear of now.
+        stuck: of those releasing, the ones that cannot go on, with what their agents say.
         lost: node name to the policy that owns it instead.
         waiting: of those pending, the ones whose turn in the rollout has not come.
         absent: nodes that have begun and cannot be heard of, which hold up those that wait.
@@ -72,6 +74,7 @@ class Observed:
     reporting: int
     releasing: tuple[str, ...]
     unreachable: tuple[str, ...]
+    stuck: Mapping[str, str]
     lost: Mapping[str, str]
     waiting: tuple[str, ...]
     absent: tuple[str, ...]
@@ -151,7 +154,8 @@ def observe(policy: Policy, known: Fleet, now: datetime) -> Observed:
         if isolated is not None and isolated.status == "False":
             foreign[name] = isolated.message
     held = known.held.get(policy.uid, ())
-    releasing = [state.name for state in held if gives_back(policy, state)]
+    giving_back = [state for state in held if gives_back(policy, state)]
+    releasing = [state.name for state in giving_back]
     unreachable = [n for n in releasing if n not in nodes or not nodes[n].ready]
     return Observed(
         matched=tuple(sorted({*owned, *lost})),
@@ -167,12 +171,23 @@ def observe(policy: Policy, known: Fleet, now: datetime) -> Observed:
         reporting=reporting,
         releasing=tuple(releasing),
         unreachable=tuple(unreachable),
+        stuck=_stuck(giving_back, but=unreachable),
         lost=lost,
         waiting=tuple(name for name in kinds.get("pending", ()) if name in waiting),
         absent=tuple(name for name in turn.begun if name in nodes and not nodes[name].ready),
         stopped=turn.stopped,
         to_release=_to_release(policy, len(releasing)),
     )
+
+
+def _stuck(releasing: Iterable[NodeState], but: Collection[str]) -> dict[str, str]:
+    """Return the nodes whose release cannot go on, and why, but for those of `but`."""
+    found = ((state.name, state.condition("Ready")) for state in releasing)
+    return {
+        name: in_words(ready)
+        for name, ready in found
+        if ready is not None and ready.reason == NodeReason.BLOCKED and name not in but
+    }
 
 
 def _to_release(policy: Policy, left: int) -> int:

@@ -151,6 +151,30 @@ def test_policy_tells_what_stands_in_a_nodes_way() -> None:
     assert "n2: Blocked: pod a/b" in message(found, "Degraded")
 
 
+def test_a_release_that_cannot_go_on_is_told_to_both() -> None:
+    """The old owner's people can make room for it; the new one's must know whom to ask."""
+    high = policy("db", {"priority": 1})
+    blocked = merging(WEB, reason="Blocked")
+    blocked["conditions"][0]["message"] = "1 process keeps 96 MiB merged"
+    states = [state("n1", granted(WEB, "Released"), blocked)]
+    for one, other in ((WEB, high), (high, WEB)):
+        found = status(one, [node("n1")], states, others=(other,))
+        assert conditions(found)["Stalled"] == ("True", "NodesBlocked")
+        assert conditions(found)["Degraded"] == ("True", "NodesDegraded")
+        for kind in ("Stalled", "Degraded"):
+            assert "n1: Blocked: 1 process keeps 96 MiB" in message(found, kind)
+        assert "Reconciling" not in conditions(found)
+
+
+def test_a_deletion_tells_what_holds_it_up() -> None:
+    """Somebody waits in front of `kubectl delete`, and could make room."""
+    going = policy("web", deleted="2026-11-23T11:59:00Z", status={"nodes": {"matched": 1}})
+    blocked = merging(going, reason="Blocked")
+    blocked["conditions"][0]["message"] = "1 process keeps 96 MiB merged"
+    found = status(going, [node("n1")], [state("n1", granted(going, "Released"), blocked)])
+    assert "1 blocked: n1: Blocked: 1 process keeps 96 MiB" in message(found, "Ready")
+
+
 def test_answer_to_an_older_spec_is_none() -> None:
     """A node that was ready for the last generation is not ready for this one."""
     edited = policy("web", generation=2)
