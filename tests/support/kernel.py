@@ -52,6 +52,12 @@ def merged_pages(pid: int) -> int:
     return int((PROC / str(pid) / "ksm_merging_pages").read_text())
 
 
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has in use, merged pages included."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
+
+
 def counter(name: str) -> int:
     """One number under /sys/kernel/mm/ksm."""
     return int((KSM / name).read_text())
