@@ -1,10 +1,14 @@
 """The release's life while nodes are enrolled: upgrade, uninstall, and back again."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 from cluster import operator_release
 from cluster.command import Command, wait_until
-from cluster.operator_release import AGENT_SELECTOR, NAMESPACE
+from cluster.operator_release import AGENT_SELECTOR, NAMESPACE, OF_TESTS
 from cluster.pods import all_merge, assert_unharmed, none_merges
-from cluster.stage import Stage
+from cluster.stage import DOMAIN, Stage
 from support import kernel
 
 
@@ -36,6 +40,41 @@ def test_an_upgrade_keeps_everything_merged(stage: Stage, helm: Command) -> None
         assert_unharmed(stage.kubectl, namespace, pods)
     finally:
         operator_release.install(stage.kubectl, helm)
+
+
+def _chart(folder: Path, name: str, **spec: Any) -> str:
+    """A team's chart with a policy in it."""
+    policy = {
+        "apiVersion": "ksm-operator.dev/v1alpha1",
+        "kind": "KSMPolicy",
+        "metadata": {"name": name, "labels": {OF_TESTS: "true"}},
+        "spec": spec,
+    }
+    (folder / "templates").mkdir(exist_ok=True)
+    (folder / "Chart.yaml").write_text(f"apiVersion: v2\nname: {name}\nversion: 1.0.0\n")
+    (folder / "templates" / "policy.json").write_text(json.dumps(policy))
+    return str(folder)
+
+
+def test_helm_waits_for_a_policy(stage: Stage, helm: Command, tmp_path: Path) -> None:
+    """Helm, Flux and others judge an object by its conditions: done is done, and no sooner."""
+    pods = stage.pods(stage.namespace(), 2)
+    name, late = f"{stage.name}-helm", f"{stage.name}-late"
+    selector = {"matchLabels": {DOMAIN: stage.name}}
+    here = ("--namespace", NAMESPACE)
+    try:
+        made = _chart(tmp_path, name, namespaceSelector=selector)
+        helm("install", name, made, *here, "--wait", "--timeout", "60s")
+        assert all_merge(pods)
+        # The only node is the first one's: helm must not say that this one has got it.
+        made = _chart(tmp_path, late, namespaceSelector=selector)
+        done = helm("install", late, made, *here, "--wait", "--timeout", "5s", check=False)
+        assert done.returncode != 0, done.stdout
+    finally:
+        gone = ("--ignore-not-found", "--wait", "--timeout", "60s")
+        helm("uninstall", late, name, *here, *gone, timeout=130)
+    assert stage.kubectl.find("ksmpolicy", name) is None
+    assert none_merges(pods), "helm said that the policy is gone"
 
 
 def test_an_uninstall_gives_everything_back_and_keeps_the_policies(

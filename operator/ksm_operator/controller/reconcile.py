@@ -52,11 +52,13 @@ class Outcome:
 
     Attributes:
         failed: steps that have to be tried again.
+        taken: steps on nodes that were taken.
         left: nodes with a step to take that was not begun with.
         due: seconds until time alone changes something, None if it does not.
     """
 
     failed: int
+    taken: int
     left: int
     due: float | None
 
@@ -142,7 +144,7 @@ class Reconciler:
         due = self._report(planned, turns, now)
         metrics.RECONCILE_SECONDS.observe(self._monotonic() - began)
         metrics.ERRORS.inc(self._failed)
-        return Outcome(self._failed, walked.left, due)
+        return Outcome(self._failed, len(walked.taken), walked.left, due)
 
     def _owners_unknown(self, states: Iterable[NodeState]) -> set[str]:
         """Return the uids of owners that were not listed, and are not known to be gone either.

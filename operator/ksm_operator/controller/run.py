@@ -29,7 +29,8 @@ from ksm_operator.controller.triggers import Trigger, pressing, start_kopf
 from ksm_operator.controller.watch import Watched
 
 _RESYNC_SECONDS: Final = 600.0
-_MAX_BACKOFF_SECONDS: Final = 60.0
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_MAX_BACKOFF_SECONDS: Final = 30.0
 _FIGURES_SHARE: Final = 0.05
 """Of the time, most that is spent on looking at figures alone."""
 _FIGURES_SECONDS: Final = 1.0
@@ -237,7 +238,7 @@ def _work(
         due = _once(reconciler, trigger)
         health.working_since = None
         if due is None:
-            backoff = min(max(backoff * 2, 0.5), _MAX_BACKOFF_SECONDS)
+            backoff = min(max(backoff * 2, _FIRST_BACKOFF_SECONDS), _MAX_BACKOFF_SECONDS)
             trigger.policies_changed()
             stop.wait(backoff)
             continue
@@ -273,8 +274,12 @@ def _once(reconciler: Reconciler, trigger: Trigger) -> float | None:
         log.error("reconcile failed, trying again; please report this", error=error, trace=True)
         return None
     if outcome.failed:
-        log.info("some steps failed, trying again", steps=outcome.failed)
-        return None
+        log.info("some steps failed, trying again", steps=outcome.failed, taken=outcome.taken)
+        if not outcome.taken:
+            return None
+        # Among thousands of steps some always fail: that is no reason to wait with the others.
+        trigger.policies_changed()
+        return _FIRST_BACKOFF_SECONDS
     if outcome.left:
         return 0.0
     return outcome.due if outcome.due is not None else _RESYNC_SECONDS
