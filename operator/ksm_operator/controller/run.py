@@ -279,9 +279,10 @@ def _once(reconciler: Reconciler, trigger: Trigger) -> float | None:
             return None
         # Among thousands of steps some always fail: that is no reason to wait with the others.
         trigger.policies_changed()
-        return _FIRST_BACKOFF_SECONDS
     if outcome.left:
         return 0.0
+    if outcome.failed:
+        return _FIRST_BACKOFF_SECONDS
     return outcome.due if outcome.due is not None else _RESYNC_SECONDS
 
 
