@@ -52,8 +52,22 @@ def joining(policy: Policy, node: Node, now: datetime) -> bool:
 
 
 def _returning(policy: Policy, node: Node, now: datetime) -> bool:
-    """Tell whether a node is only just back, from a reboot for one: its agent begins anew."""
-    return node.ready_since is not None and _only_just(node.ready_since, policy, now)
+    """Tell whether a node is only just back, from a reboot for one: its agent begins anew.
+
+    That takes nothing away from a policy that was ready. One that is not ready yet, or was edited,
+    waits for all of its nodes.
+    """
+    back = node.ready_since is not None and _only_just(node.ready_since, policy, now)
+    return back and _was_ready(policy)
+
+
+def _was_ready(policy: Policy) -> bool:
+    return any(
+        one["type"] == "Ready"
+        and one["status"] == "True"
+        and one.get("observedGeneration") == policy.generation
+        for one in policy.status.get("conditions", ())
+    )
 
 
 def _only_just(moment: datetime, policy: Policy, now: datetime) -> bool:

@@ -227,13 +227,17 @@ def test_nodes_that_come_and_go_do_not_flap_ready(absent: Node) -> None:
 
 def test_a_node_that_is_only_just_back_is_not_waited_for() -> None:
     """Every node reboots now and then, and its agent begins anew: that is no news of the policy."""
-    states = [state(name, granted(WEB), merging(WEB)) for name in ("n1", "n2")]
-    enrolling = state("n2", granted(WEB), merging(WEB, reason="Enrolling"))
+    merges = [state(name, granted(WEB), merging(WEB)) for name in ("n1", "n2")]
+    ready = policy("web", status=status(WEB, [node("n1"), node("n2")], merges))
+    begins = [merges[0], state("n2", granted(WEB), merging(WEB, reason="Enrolling"))]
     back = node("n2", since=written(NOW - timedelta(minutes=1)))
-    found = conditions(status(WEB, [node("n1"), back], [states[0], enrolling]))
+    found = conditions(status(ready, [node("n1"), back], begins))
     assert found["Ready"] == ("True", "AllNodesReady")
     long_back = node("n2", since=written(NOW - timedelta(minutes=6)))
-    found = conditions(status(WEB, [node("n1"), long_back], [states[0], enrolling]))
+    found = conditions(status(ready, [node("n1"), long_back], begins))
+    assert found["Ready"] == ("False", "NodesNotReady")
+    # Whoever applies or edits a policy wants to know when it is done, on this node too.
+    found = conditions(status(WEB, [node("n1"), back], begins))
     assert found["Ready"] == ("False", "NodesNotReady")
 
 
