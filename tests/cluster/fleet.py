@@ -23,6 +23,7 @@ class Fleet:
         self._pool = pool
         self._prefix = f"{pool}-n"
         self._names: list[str] = []
+        self._joined: dict[str, str] = {}
         self.selector = {"matchLabels": {POOL: pool}}
 
     def leave(self) -> None:
@@ -46,6 +47,7 @@ class Fleet:
         }
         names = [self.name(number) for number in numbers]
         self._names += names
+        self._joined |= dict.fromkeys(names, _now())
         self._kubectl.apply(
             *(
                 {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
@@ -100,7 +102,7 @@ class Fleet:
             "reason": "KubeletReady",
             "message": "",
             "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
+            "lastTransitionTime": self._joined[name],
         }
         self._kubectl.patch(
             "node", name, {"status": {"conditions": [ready]}}, "--subresource=status"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -142,7 +143,7 @@ def _lack(left: Left) -> str:
         return ""
     # The end of a path tells a person which cgroup it is.
     who = {left.path: "which", NODE: "the node"}.get(left.level, f"cgroup {left.level[-16:]}")
-    return f", {who} lacks {left.lacking_bytes / MIB:.0f} MiB"
+    return f", {who} lacks {math.ceil(left.lacking_bytes / MIB)} MiB"
 
 
 def _container(path: str) -> str:

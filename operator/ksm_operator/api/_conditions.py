@@ -72,6 +72,7 @@ class PolicyReason(StrEnum):
     """Reasons of KSMPolicy conditions."""
 
     # Ready
+    PENDING = "Pending"
     ALL_NODES_READY = "AllNodesReady"
     NODES_NOT_READY = "NodesNotReady"
     NO_MATCHING_NODES = "NoMatchingNodes"

@@ -4,7 +4,7 @@ from typing import Any
 
 from ksm_operator.api._base import GROUP, VERSION, Model, rule
 from ksm_operator.api._node import KSMNode, KSMNodeSpec, KSMNodeStatus
-from ksm_operator.api._policy import KSMPolicy, KSMPolicySpec, KSMPolicyStatus
+from ksm_operator.api._policy import UNSEEN, KSMPolicy, KSMPolicySpec, KSMPolicyStatus
 from ksm_operator.api._schema import structural
 
 
@@ -58,7 +58,7 @@ def _policy_crd() -> dict[str, Any]:
         short_name="ksmp",
         model=KSMPolicy,
         spec=spec,
-        status=KSMPolicyStatus,
+        status={**structural(KSMPolicyStatus, defaults=False), "default": UNSEEN},
         columns=columns,
     )
 
@@ -81,7 +81,7 @@ def _node_crd() -> dict[str, Any]:
         short_name="ksmn",
         model=KSMNode,
         spec=structural(KSMNodeSpec),
-        status=KSMNodeStatus,
+        status=structural(KSMNodeStatus, defaults=False),
         columns=columns,
     )
 
@@ -93,7 +93,7 @@ def _crd(
     short_name: str,
     model: type[Model],
     spec: dict[str, Any],
-    status: type[Model],
+    status: dict[str, Any],
     columns: list[dict[str, Any]],
 ) -> dict[str, Any]:
     schema = {
@@ -105,7 +105,7 @@ def _crd(
             "kind": {"type": "string", "description": "The kind of object."},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": structural(status, defaults=False),
+            "status": status,
         },
     }
     return {

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from ksm_operator.api._base import LABEL_SYNTAX, LABEL_VALUE_SYNTAX, Model, cel, percent_rule, rule
-from ksm_operator.api._conditions import Condition
+from ksm_operator.api._conditions import Condition, PolicyReason
 from ksm_operator.api._selector import SELECTOR_CHARACTERS, LabelSelector
 
 _SELECTOR_KEYS_RULE = rule(
@@ -382,6 +382,25 @@ class KSMPolicyStatus(Model):
             },
         ),
     ] = ()
+
+
+UNSEEN: Final = {
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": str(PolicyReason.PENDING),
+            "message": "no controller has seen this policy yet; if this stays, see whether "
+            "ksm-operator is installed and its controller runs",
+            # The schema asks for one, and a default cannot tell the time.
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        }
+    ]
+}
+"""The status of a policy that nobody has answered to.
+
+Programs that wait by conditions (kstatus, so Helm and Flux) take an object without any for done.
+"""
 
 
 class KSMPolicy(Model):

@@ -57,7 +57,7 @@ def _event(kind: str, condition: Mapping[str, Any], was: str | None) -> Event | 
             return Event("Normal", "Ready", message)
         # A new policy is never ready at once: that its nodes were granted is told already. And
         # that every node was lost is what Conflicted says.
-        known = was is None and reason == "NodesNotReady"
+        known = was in (None, "Unknown") and reason == "NodesNotReady"
         return None if known or reason == "NodesLost" else Event("Normal", reason, message)
     if kind == "Stalled" or (kind in ("Degraded", "Conflicted") and status == "True"):
         return Event("Warning", kind, message)

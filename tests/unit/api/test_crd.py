@@ -7,6 +7,7 @@ import yaml
 
 from ksm_operator.api import KSMNode, KSMPolicySpec, NodeReason, PolicyReason
 from ksm_operator.api._crd import crds
+from ksm_operator.api._policy import KSMPolicyStatus
 from ksm_operator.api.generate import rendered
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -78,9 +79,17 @@ def test_list_is_bounded(path: str, schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("path", "schema"), ALL)
 def test_status_has_no_defaults(path: str, schema: dict[str, Any]) -> None:
-    """A default would say "0 pods" where nobody has looked yet."""
+    """A default would say "0 pods" where nobody has looked yet; but for that nobody has."""
     if ".status" in path:
-        assert "default" not in schema
+        (ready,) = schema.get("default", {}).get("conditions", [None])
+        assert ready is None or (ready["type"], ready["status"]) == ("Ready", "Unknown")
+        assert not schema.get("default", {}).keys() - {"conditions"}
+
+
+def test_a_policy_that_nobody_has_seen_is_not_finished() -> None:
+    """Helm looks at once; an object without conditions passes for done."""
+    default = SCHEMAS["ksmpolicies"]["status"]["default"]
+    assert KSMPolicyStatus.model_validate(default).conditions[0].reason == PolicyReason.PENDING
 
 
 @pytest.mark.parametrize(("path", "schema"), ALL)
