@@ -82,6 +82,30 @@ def up(say: Say, wanted: Mapping[VirtualNode, str] | None = None) -> None:
     say(f"Ready: Kubernetes with {names}, KUBECONFIG={layout.admin_kubeconfig()}")
 
 
+def up_control_plane(say: Say, *manager_options: str) -> None:
+    """Bring up etcd, the API server and the controller manager, and nothing that runs pods.
+
+    `down` takes it down like a whole cluster.
+
+    Args:
+        say: Where progress goes.
+        manager_options: Of the controller manager, beyond a cluster's own.
+
+    Raises:
+        LocalClusterError: Something is in the way; says what to do.
+    """
+    prerequisites.require_root()
+    prerequisites.provide(prerequisites.RUNNING, say)
+    prepare(components.CONTROL_PLANE, say)
+    network.require_free_prefixes([NODE])
+    _save_what_will_change()
+    certificates.ensure([NODE])
+    network.ensure(NODE)
+    processes.raise_file_limit()
+    _start_api(say)
+    processes.start(controlplane.controller_manager(*manager_options))
+
+
 def _save_what_will_change() -> None:
     for folder in (layout.STATE, layout.RUN):
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +116,12 @@ def _save_what_will_change() -> None:
 
 
 def _start_control_plane(say: Say) -> None:
+    _start_api(say)
+    for service in (controlplane.controller_manager(), controlplane.scheduler()):
+        processes.start(service)
+
+
+def _start_api(say: Say) -> None:
     controlplane.write_configuration()
     etcd, api = controlplane.etcd(), controlplane.api_server()
     if processes.find(etcd) is None:
@@ -104,8 +134,6 @@ def _start_control_plane(say: Say) -> None:
     controlplane.wait_for_socket(etcd, pid, controlplane.ETCD_SOCKET, 30)
     pid = processes.start(api)
     controlplane.wait_until_ready(api, pid, READY_SECONDS)
-    for service in (controlplane.controller_manager(), controlplane.scheduler()):
-        processes.start(service)
 
 
 def _start_machines(virtual: Iterable[VirtualNode], say: Say) -> None:

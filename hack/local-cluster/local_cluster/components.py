@@ -100,6 +100,9 @@ COMPONENTS = {
 CLUSTER = ("etcd", "runc", "cni", "containerd", "kubernetes", "helm")
 """What a running cluster and its user need; kwok is built on request."""
 
+CONTROL_PLANE = ("etcd", "kubernetes", "helm")
+"""What a control plane without nodes and its user need."""
+
 
 def cache_key(component: Component) -> str:
     """A short name that changes with everything that decides what the programs are."""

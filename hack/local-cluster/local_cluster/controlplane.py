@@ -82,8 +82,12 @@ def api_server() -> Service:
     )
 
 
-def controller_manager() -> Service:
-    """The controller manager; it serves nothing."""
+def controller_manager(*options: str) -> Service:
+    """The controller manager; it serves nothing.
+
+    Args:
+        options: What differs from a cluster's own, such as which controllers run.
+    """
     pki = certificates
     config = CONTROLLER_MANAGER_CONFIG.file
     return Service(
@@ -102,6 +106,7 @@ def controller_manager() -> Service:
             f"--service-cluster-ip-range={layout.SERVICE_PREFIX}",
             f"--flex-volume-plugin-dir={layout.STATE}/volume-plugins",
             "--profiling=false",
+            *options,
         ),
     )
 

@@ -32,6 +32,7 @@ class Service:
         search_path: Folders that go before the system's on its PATH.
         niceness: How much it gives way to others.
         mark: The argument that tells it from other services of the same program.
+        variables: Environment variables beyond PATH, HOME and LANG.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Service:
     search_path: tuple[Path, ...] = field(default=())
     niceness: int = 0
     mark: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
 
     @property
     def log(self) -> Path:
@@ -93,6 +95,7 @@ def start(service: Service) -> int:
         "PATH": ":".join([*map(str, service.search_path), system, "/usr/sbin", "/sbin"]),
         "HOME": "/root",
         "LANG": "C.UTF-8",
+        **dict(service.variables),
     }
     enter = ["nsenter", f"--net={service.namespace}", "--"] if service.namespace else []
     nice = ["nice", "-n", str(service.niceness)]
