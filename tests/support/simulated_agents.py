@@ -90,6 +90,11 @@ class SimulatedAgent:
         self._written: quiet.Written | None = None
         self._conditions: tuple[Condition, ...] = ()
 
+    @property
+    def busy_until(self) -> float:
+        """When it has done what it was asked last, on its clock."""
+        return self._busy_until
+
     def obey(self, raw: dict[str, Any]) -> None:
         """Take in a KSMNode as the API server has it."""
         node = msgspec.convert(raw, Node)
