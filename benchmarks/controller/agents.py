@@ -27,6 +27,7 @@ from local_cluster import layout, processes
 from local_cluster.processes import Service
 from support.simulated_agents import SimulatedAgent, Work
 
+_MODULE: Final = "benchmarks.controller.agents"
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 AGENT: Final = f"system:serviceaccount:{NAMESPACE}:ksm-operator-agent"
 WRITERS: Final = 6
@@ -205,7 +206,8 @@ def start() -> None:
     processes.start(
         Service(
             "agents",
-            (sys.executable, "-m", "benchmarks.controller.agents"),
+            (sys.executable, "-m", _MODULE),
+            mark=_MODULE,
             variables=(
                 ("PYTHONPATH", ":".join(str(REPOSITORY / folder) for folder in folders)),
                 ("KSM_LOCAL_CLUSTER", str(layout.INSTANCE)),

@@ -18,6 +18,7 @@ from local_cluster import processes
 from local_cluster.layout import NODE
 from local_cluster.processes import Service
 
+_MODULE: Final = "ksm_operator.controller"
 PORT: Final = 8080
 READY_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 10.0
@@ -64,12 +65,13 @@ class Controller:
         self._service = Service(
             "ksm-controller",
             (
-                *(sys.executable, "-m", "ksm_operator.controller", "run"),
+                *(sys.executable, "-m", _MODULE, "run"),
                 *("--namespace", chart.NAMESPACE, "--lease", chart.CONTROLLER),
                 *("--deployment", chart.CONTROLLER, "--agent-template", str(chart.TEMPLATE)),
                 *("--log-level", log_level, "--http-port", str(PORT)),
             ),
             namespace=NODE.namespace,
+            mark=_MODULE,
             variables=(
                 ("KUBECONFIG", str(chart.KUBECONFIG)),
                 ("POD_NAME", f"{chart.CONTROLLER}-0"),
