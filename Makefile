@@ -15,6 +15,8 @@ RUN := $(UV) run --no-sync
 PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 LOCAL_CLUSTER := $(PYTHON) hack/local-cluster
 PYTEST_ARGS ?=
+# What `bench-controller` measures, see python -m benchmarks.controller --help
+BENCH_ARGS ?=
 # Nodes with other kernels that `cluster-up` adds, or that `cluster-down` takes away: vm:7,vm:6.12
 NODES ?=
 # Where `make demo` runs: `local`, or `current` for the cluster that kubectl points to.
@@ -84,6 +86,12 @@ soak: setup needs ## Over 10,000 visits to programs that check themselves (root;
 .PHONY: bench-kernel
 bench-kernel: setup ## Measure the kernel layer: stops, stalls, rates (root, gcc, gdb)
 	@PYTHONPATH=.:tests $(RUN) python -m benchmarks.kernel
+
+.PHONY: bench-controller
+bench-controller: setup needs ## Measure the controller with 5,000 nodes on a real API server (root; half an hour)
+	@# A cluster of its own, beside the one of cluster-up.
+	@PYTHONPATH=.:tests:hack/local-cluster:hack/vm KSM_LOCAL_CLUSTER=$(or $(KSM_LOCAL_CLUSTER),9) \
+		$(RUN) python -m benchmarks.controller $(BENCH_ARGS)
 
 ##@ Image and local cluster
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.controller import audit, control_plane, population, report
+from benchmarks.controller import audit, control_plane, cpu, population, report
 from benchmarks.controller.control_plane import kubectl
 from benchmarks.controller.observer import wait_until
 from benchmarks.controller.report import Figure
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.controller.churn import Churn
     from benchmarks.controller.observer import Observer
     from benchmarks.controller.population import Scale
-    from benchmarks.controller.process import Controller, Usage
+    from benchmarks.controller.process import Controller
 
 APPLY_SECONDS: Final = 60.0
 WRITES_PER_SECOND: Final = 10.0
@@ -53,18 +53,53 @@ class Stage:
         return self.scale.nodes + self.churn.joined - self.churn.left
 
 
+class _Span:
+    """What the controller takes from now on, and who else has the CPUs."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        controller.forget_peak()
+        self._before, self._cpu_before = controller.usage(), cpu.account()
+        self._after, self._cpu_after = self._before, self._cpu_before
+
+    def end(self) -> None:
+        """Say that it ends here."""
+        self._after, self._cpu_after = self._controller.usage(), cpu.account()
+
+    def figures(self) -> list[Figure]:
+        """What the controller took."""
+        before, after = self._before, self._after
+        seconds = after.at - before.at
+        reconciles = after.reconciles - before.reconciles
+        busy = after.reconcile_seconds - before.reconcile_seconds
+        mean = 1000 * busy / reconciles if reconciles else None
+        return [
+            Figure(
+                "CPU of the controller", 100 * (after.cpu - before.cpu) / seconds, "% of a core"
+            ),
+            Figure("memory, resident", after.rss, "MiB"),
+            Figure("- at most", self._controller.peak(), "MiB", MEMORY_MIB),
+            Figure("reconciles in a minute", 60 * reconciles / seconds, ""),
+            Figure("- one of them, mean", mean, "ms"),
+        ]
+
+    def table(self, title: str, figures: Iterable[Figure]) -> str:
+        """The figures, and who had the CPUs meanwhile."""
+        shares = cpu.shares(self._cpu_before, self._cpu_after)
+        return f"{report.table(title, [*figures, *self.figures()])}\n{shares}\n"
+
+
 def applied(stage: Stage, policies: list[dict[str, Any]], title: str, *, target: bool) -> str:
     """Apply policies that together select every node, and wait for all that follows."""
     seen, names = stage.observer, [one["metadata"]["name"] for one in policies]
-    stage.controller.forget_peak()
-    before, began = stage.controller.usage(), time.time()
+    span, began = _Span(stage.controller), time.time()
     _apply(policies)
     applied_at = time.time()
     first = wait_until(lambda: bool(seen.states), PATIENCE_SECONDS, "a first KSMNode")
     count = stage.nodes()
     states = wait_until(lambda: len(seen.owners) >= count, PATIENCE_SECONDS, "every KSMNode")
     labels = wait_until(lambda: len(seen.labelled) >= count, PATIENCE_SECONDS, "every label")
-    after = stage.controller.usage()
+    span.end()
     agreed = wait_until(lambda: len(seen.agreed) >= count, PATIENCE_SECONDS, "every agent")
     ready = wait_until(lambda: seen.ready(*names), PATIENCE_SECONDS, "every policy is ready")
     stage.audit.settle()
@@ -83,9 +118,8 @@ def applied(stage: Stage, policies: list[dict[str, Any]], title: str, *, target:
         Figure("every policy is Ready", ready - began, "s"),
         Figure("writes of the controller until the last label", len(written), ""),
         Figure("- one of them inside the API server, median", _median_ms(written), "ms"),
-        *_cost(before, after, stage.controller),
     ]
-    return report.table(title, figures)
+    return span.table(title, figures)
 
 
 def _apply(policies: Iterable[dict[str, Any]]) -> None:
@@ -107,40 +141,23 @@ def _median_ms(asked: list[Request]) -> float | None:
     return 1000 * times[len(times) // 2] if times else None
 
 
-def _cost(before: Usage, after: Usage, controller: Controller) -> list[Figure]:
-    """What the controller took between two moments, and at most."""
-    seconds = after.at - before.at
-    reconciles = after.reconciles - before.reconciles
-    busy = after.reconcile_seconds - before.reconcile_seconds
-    mean = 1000 * busy / reconciles if reconciles else None
-    return [
-        Figure("CPU of the controller", 100 * (after.cpu - before.cpu) / seconds, "% of a core"),
-        Figure("memory, resident", after.rss, "MiB"),
-        Figure("- at most", controller.peak(), "MiB", MEMORY_MIB),
-        Figure("reconciles in a minute", 60 * reconciles / seconds, ""),
-        Figure("- one of them, mean", mean, "ms"),
-    ]
-
-
 def deleted(stage: Stage, names: list[str], title: str) -> str:
     """Delete policies, and wait until their nodes are free of everything."""
     seen = stage.observer
-    stage.controller.forget_peak()
-    before, began = stage.controller.usage(), time.time()
+    span, began = _Span(stage.controller), time.time()
     kubectl("delete", "ksmpolicy", *names, "--wait=false")
     gone = wait_until(
         lambda: not set(names) & set(seen.policies), PATIENCE_SECONDS, "the policies are gone"
     )
     labels = wait_until(lambda: not seen.labelled, PATIENCE_SECONDS, "no label is left")
     states = wait_until(lambda: not seen.states, PATIENCE_SECONDS, "no KSMNode is left")
-    after = stage.controller.usage()
+    span.end()
     figures = [
         Figure("last policy gone", gone - began, "s"),
         Figure("last label gone", labels - began, "s"),
         Figure("last KSMNode gone", states - began, "s"),
-        *_cost(before, after, stage.controller),
     ]
-    return report.table(title, figures)
+    return span.table(title, figures)
 
 
 def edited(stage: Stage) -> str:
@@ -175,15 +192,15 @@ def edited(stage: Stage) -> str:
 def quiet(stage: Stage, minutes: float, churn: float) -> str:
     """Watch for some minutes what the controller does, with or without churn (percent an hour)."""
     what = f"{churn:g} % of the nodes replaced in an hour" if churn else "at rest"
-    stage.controller.forget_peak()
     seen, changes = stage.observer, len(stage.observer.transitions)
     left = stage.churn.left
-    before, began = stage.controller.usage(), time.time()
+    span, began = _Span(stage.controller), time.time()
     if churn:
         stage.churn.run(churn, 60 * minutes)
     else:
         time.sleep(60 * minutes)
-    after, end = stage.controller.usage(), time.time()
+    end = time.time()
+    span.end()
     stage.audit.settle()
     asked = stage.audit.of(audit.CONTROLLER, began, end)
     writes = [one for one in asked if one.writes]
@@ -193,22 +210,19 @@ def quiet(stage: Stage, minutes: float, churn: float) -> str:
         Figure("writes, Lease renewals among them", len(writes) / seconds, "/s", WRITES_PER_SECOND),
         Figure("- without", sum(not one.is_of_lease for one in writes) / seconds, "/s"),
         Figure("reads", (len(asked) - len(writes)) / seconds, "/s"),
-        *_cost(before, after, stage.controller),
         Figure("nodes replaced", stage.churn.left - left, ""),
         Figure("changes of `Ready` of a policy", len(transitions), "", 0),
     ]
     listed = "".join(f"- {one.policy}: {one.status} {one.reason}\n" for one in transitions)
     title = f"{minutes:g} minutes, {what}"
     return "\n".join(
-        [report.table(title, figures), report.requests(f"Requests, {what}", asked, seconds), listed]
+        [span.table(title, figures), report.requests(f"Requests, {what}", asked, seconds), listed]
     )
 
 
 def outage(stage: Stage) -> str:
     """Restart the API server, let one node join at once, and see what the controller does."""
-    stage.controller.forget_peak()
-    before, deaths = stage.controller.usage(), stage.controller.deaths
-    began = time.time()
+    span, deaths, began = _Span(stage.controller), stage.controller.deaths, time.time()
     away = control_plane.restart_api_server()
     back = time.time()
     name = stage.churn.join()
@@ -218,7 +232,7 @@ def outage(stage: Stage) -> str:
     )
     time.sleep(OUTAGE_SECONDS)
     stage.controller.wait_until_ready()
-    after = stage.controller.usage()
+    span.end()
     stage.audit.settle()
     asked = stage.audit.of(audit.CONTROLLER, began)
     steps = [one for one in asked if one.writes and one.resource in ("ksmnodes", "nodes")]
@@ -230,12 +244,11 @@ def outage(stage: Stage) -> str:
             "writes to nodes and KSMNodes that were not that one's", _others(steps, name), "", 0
         ),
         Figure("controller ended and was started again", stage.controller.deaths - deaths, "times"),
-        *_cost(before, after, stage.controller),
     ]
     title = f"API server restarted, and {OUTAGE_SECONDS:.0f} s after it"
     seconds = time.time() - began
     return "\n".join(
-        [report.table(title, figures), report.requests(f"Requests: {title}", asked, seconds)]
+        [span.table(title, figures), report.requests(f"Requests: {title}", asked, seconds)]
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.controller import chart
+from benchmarks.controller.cpu import process_seconds
 from benchmarks.controller.observer import wait_until
 from local_cluster import processes
 from local_cluster.layout import NODE
@@ -24,7 +24,6 @@ READY_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 10.0
 _MIB: Final = 1 << 10
 """KiB in one."""
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS: Final = 0.5
 _RECONCILES: Final = "ksm_operator_reconcile_seconds"
 
@@ -102,7 +101,7 @@ class Controller:
     def stop(self) -> float:
         """Ask it to end, and return how many seconds that took."""
         self._stopped.set()
-        self._spent += _cpu_seconds(self._pid)
+        self._spent += process_seconds(self._pid)
         began = time.monotonic()
         processes.stop_pids([self._pid], STOP_SECONDS)
         return time.monotonic() - began
@@ -114,7 +113,7 @@ class Controller:
     def usage(self) -> Usage:
         """Return what it took until now."""
         text = _get("/metrics")[1]
-        cpu, rss = self._spent + _cpu_seconds(self._pid), _memory(self._pid, "VmRSS")
+        cpu, rss = self._spent + process_seconds(self._pid), _memory(self._pid, "VmRSS")
         return Usage(
             at=time.monotonic(),
             cpu=cpu,
@@ -133,7 +132,7 @@ class Controller:
 
     def _keep(self) -> None:
         while True:
-            cpu = _cpu_seconds(self._pid)
+            cpu = process_seconds(self._pid)
             if self._stopped.wait(_POLL_SECONDS):
                 return
             if not processes.is_alive(self._pid):
@@ -158,14 +157,6 @@ def _get(path: str) -> tuple[int, str]:
 def _metric(text: str, name: str) -> float:
     found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
-
-
-def _cpu_seconds(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _memory(pid: int, name: str) -> float:
