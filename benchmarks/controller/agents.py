@@ -30,7 +30,7 @@ from support.simulated_agents import SimulatedAgent, Work
 _MODULE: Final = "benchmarks.controller.agents"
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 AGENT: Final = f"system:serviceaccount:{NAMESPACE}:ksm-operator-agent"
-WRITERS: Final = 6
+WRITERS: Final = 16
 START_SECONDS: Final = (2.0, 5.0)
 """From the pod to the agent's first word; the image is there."""
 ENROL_SECONDS: Final = (1.0, 4.0)
@@ -72,6 +72,28 @@ class Life:
 News = tuple[Literal["state", "pod", "refused"], str, Any]
 
 
+class _Outbox:
+    """The statuses to be written, of each node the latest alone, as a real agent has it."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, dict[str, Any]] = {}
+        self._news = threading.Condition()
+
+    def put(self, node: str, status: dict[str, Any]) -> None:
+        """Add one; it takes the place of an older one of that node."""
+        with self._news:
+            self._latest[node] = status
+            self._news.notify()
+
+    def take(self) -> tuple[str, dict[str, Any]]:
+        """Wait for one and take the one that has waited for longest."""
+        with self._news:
+            while not self._latest:
+                self._news.wait()
+            node = next(iter(self._latest))
+            return node, self._latest.pop(node)
+
+
 class Agents:
     """The agents of all nodes.
 
@@ -81,9 +103,7 @@ class Agents:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
-        self._outboxes: list[queue.SimpleQueue[tuple[str, dict[str, Any]]]] = [
-            queue.SimpleQueue() for _ in range(WRITERS)
-        ]
+        self._outboxes = [_Outbox() for _ in range(WRITERS)]
         self._lives: dict[str, Life] = {}
         self._states: dict[str, dict[str, Any]] = {}
         self._looks: list[tuple[float, str]] = []
@@ -161,7 +181,7 @@ class Agents:
         agent.saved_bytes = _saved(life, now)
         status = agent.write()
         if status is not None:
-            self._outboxes[hash(node) % WRITERS].put((node, status))
+            self._outboxes[hash(node) % WRITERS].put(node, status)
         if agent.busy_until > now:
             self._look(node, life, agent.busy_until)
         else:
@@ -176,9 +196,9 @@ class Agents:
         for kind, raw in self._client.follow(path):
             self._news.put((about, kind, raw))
 
-    def _write(self, outbox: queue.SimpleQueue[tuple[str, dict[str, Any]]]) -> None:
+    def _write(self, outbox: _Outbox) -> None:
         while True:
-            node, status = outbox.get()
+            node, status = outbox.take()
             metadata = {"name": node}
             body = {"apiVersion": API_VERSION, "kind": "KSMNode", "metadata": metadata}
             try:
