@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from local_cluster import cluster, controlplane, layout, processes
 from local_cluster.commands import only_one, say
 from local_cluster.components import program
+from local_cluster.errors import LocalClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,7 @@ OWNER: Final = layout.RUN / "benchmark"
 GUARDIAN: Final = "benchmarks.controller.guardian"
 API_SECONDS: Final = 120.0
 TAKING_DOWN_SECONDS: Final = 90.0
+_TRIES: Final = 4
 
 
 class OccupiedError(Exception):
@@ -101,9 +103,19 @@ def _claim() -> None:
 
 def release(owner: str) -> None:
     """Take the cluster down if it still is that process's."""
-    with only_one(), contextlib.suppress(FileNotFoundError):
-        if OWNER.read_text().strip() == owner:
-            cluster.down(say)
+    with only_one():
+        if not OWNER.exists() or OWNER.read_text().strip() != owner:
+            return
+        for tried in range(1, _TRIES + 1):
+            try:
+                cluster.down(say)
+            except LocalClusterError:
+                # A kubectl that outlives a killed benchmark still writes its cache.
+                if tried == _TRIES:
+                    raise
+                time.sleep(tried)
+            else:
+                return
 
 
 def kubectl(*arguments: str, stdin: str = "") -> str:
