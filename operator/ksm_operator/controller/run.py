@@ -131,9 +131,18 @@ def run(options: Options) -> int:
             trigger.figures_changed()
 
     caches = Caches(
-        nodes=Watched(cluster, NODES, facts.node, changed),
-        states=Watched(cluster, KSM_NODES, facts.node_state, state_changed),
-        namespaces=Watched(cluster, NAMESPACES, facts.namespace, changed, metadata_only=True),
+        nodes=Watched(cluster, NODES, facts.node, changed, restored=trigger.restored),
+        states=Watched(
+            cluster, KSM_NODES, facts.node_state, state_changed, restored=trigger.restored
+        ),
+        namespaces=Watched(
+            cluster,
+            NAMESPACES,
+            facts.namespace,
+            changed,
+            metadata_only=True,
+            restored=trigger.restored,
+        ),
     )
     health = _Health(lease, caches)
     if options.http_port:

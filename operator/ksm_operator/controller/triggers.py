@@ -13,10 +13,12 @@ from typing import Any, Final, cast
 import kopf
 
 from ksm_operator.api import GROUP, VERSION
+from ksm_operator.controller import log
 from ksm_operator.controller.cluster import FIELD_MANAGER
 from ksm_operator.controller.facts import NodeState
 
 _QUIET_SECONDS: Final = 0.2
+_PAUSE_SECONDS: Final = 5.0
 
 
 class Trigger:
@@ -24,9 +26,13 @@ class Trigger:
 
     Args:
         clock: seconds on a clock that only moves forward.
+
+    Attributes:
+        anew: set when policies have to be watched anew.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.anew = threading.Event()
         self._clock = clock
         self._condition = threading.Condition()
         self._pressing = False
@@ -50,6 +56,14 @@ class Trigger:
         with self._condition:
             self._policies = True
         self.changed()
+
+    def restored(self) -> None:
+        """Say that the API server is older than what it said before.
+
+        A watch that goes on from then hears nothing, and nobody tells it.
+        """
+        self.policies_changed()
+        self.anew.set()
 
     def wait(self, seconds: float, figures: float) -> None:
         """Wait for a change, and then until the first flood of them is over.
@@ -124,17 +138,31 @@ def start_kopf(trigger: Trigger, known_version: Callable[[str], str | None]) -> 
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.posting.reporting_component = FIELD_MANAGER
 
-    def run() -> None:
-        asyncio.run(
-            kopf.operator(
+    async def operate() -> None:
+        try:
+            await kopf.operator(
                 registry=registry,
                 settings=settings,
                 standalone=True,
                 clusterwide=True,
                 # Left out, kopf asks for the user's name, which the container's uid has none of.
                 identity=cast("Any", FIELD_MANAGER),
+                stop_flag=trigger.anew,
             )
-        )
+        finally:
+            # kopf has a thread wait for it, and a loop waits for its threads.
+            trigger.anew.set()
+
+    def run() -> None:
+        while True:
+            trigger.anew.clear()
+            try:
+                asyncio.run(operate())
+            except Exception as error:  # noqa: BLE001 - kopf gives up on errors that pass
+                log.warning("policies are not watched, trying again", error=error)
+            # Something may have changed while nobody watched.
+            trigger.policies_changed()
+            time.sleep(_PAUSE_SECONDS)
 
     thread = threading.Thread(target=run, name="kopf", daemon=True)
     thread.start()

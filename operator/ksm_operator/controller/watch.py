@@ -12,10 +12,18 @@ from dataclasses import replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ksm_operator.controller import log, metrics
-from ksm_operator.controller.cluster import Cluster, ClusterError, GoneError, refusal
+from ksm_operator.controller.cluster import (
+    Cluster,
+    ClusterError,
+    GoneError,
+    UnreachableError,
+    refusal,
+)
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _MAX_BACKOFF_SECONDS: Final = 30.0
+_SHORTEST_WATCH_SECONDS: Final = 1.0
+"""A server that ends watches sooner is not asked again at once."""
 
 
 class Versioned(Protocol):
@@ -43,6 +51,7 @@ class Watched(Generic[T]):
         changed: told what an object was and what it is, None for nothing, after every change of
             what is kept of it, and once when the list is there; must not block.
         metadata_only: ask for metadata alone.
+        restored: called when the API server turns out to be older than what it said before.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class Watched(Generic[T]):
         changed: Callable[[T | None, T | None], None],
         *,
         metadata_only: bool = False,
+        restored: Callable[[], None] = lambda: None,
     ) -> None:
         self._cluster = cluster
         self._path = path
@@ -60,9 +70,11 @@ class Watched(Generic[T]):
         self._decode = decode
         self._changed = changed
         self._metadata_only = metadata_only
+        self._restored = restored
         self._lock = threading.Lock()
         self._objects: dict[str, T] = {}
         self._seen = ""
+        self._heard = False
         self.synced = threading.Event()
 
     def start(self) -> threading.Thread:
@@ -108,25 +120,32 @@ class Watched(Generic[T]):
         version = ""
         while True:
             began = time.monotonic()
+            self._heard = False
             try:
                 if not version:
                     version = self._list()
                     self.synced.set()
                     self._changed(None, None)
                 version = self._follow(version)
+                if not self._heard:
+                    # Not even a bookmark came: a server that was restored from a backup is silent
+                    # up to where we were, and ends such a watch in good order.
+                    version = ""
                 backoff = _FIRST_BACKOFF_SECONDS
+                if time.monotonic() - began >= _SHORTEST_WATCH_SECONDS:
+                    continue
             except ClusterError as error:
-                # Never from the old position: in an etcd that was restored meanwhile it may lie in
-                # the future, and a watch from there is deaf.
-                version = ""
-                if time.monotonic() - began > _MAX_BACKOFF_SECONDS:
-                    # It worked for a while: this is a new failure, not the old one still.
+                # Nor is our place worth anything to a server that refuses it, or that says nothing.
+                heard = self._heard and isinstance(error, UnreachableError)
+                version = self._seen if heard else ""
+                if self._heard or time.monotonic() - began > _MAX_BACKOFF_SECONDS:
+                    # It worked: this is a new failure, not the old one still.
                     backoff = _FIRST_BACKOFF_SECONDS
                 say = log.debug if isinstance(error, GoneError) else log.warning
-                say("watch failed, listing again", path=self._path, error=error)
+                say("watch failed, trying again", path=self._path, error=error)
                 metrics.WATCH_FAILURES.labels(self._kind).inc()
-                time.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+            time.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
 
     def _list(self) -> str:
         found: dict[str, T] = {}
@@ -146,6 +165,9 @@ class Watched(Generic[T]):
                 if not restored and _older(version, present.resource_version)
             }
             self._objects, self._seen = {**found, **newer}, version
+        if restored:
+            log.warning("the API server is older than what it said before", path=self._path)
+            self._restored()
         return version
 
     def _follow(self, version: str) -> str:
@@ -157,6 +179,7 @@ class Watched(Generic[T]):
             if _older(version, self._seen):
                 raise GoneError(410, "Expired", f"watch of {self._path} went back in time", "")
             self._seen = version
+            self._heard = True
             if kind == "BOOKMARK":
                 continue
             if kind == "DELETED":

@@ -61,10 +61,21 @@ def news() -> News:
 
 
 @pytest.fixture
-def watched(server: Server, news: News) -> Watched[Namespace]:
+def restores() -> list[str]:
+    """What was told of restores."""
+    return []
+
+
+@pytest.fixture
+def watched(server: Server, news: News, restores: list[str]) -> Watched[Namespace]:
     """The cache under test, driven by hand instead of by its thread."""
     return Watched(
-        cast("Cluster", server), "/namespaces", facts.namespace, news, metadata_only=True
+        cast("Cluster", server),
+        "/namespaces",
+        facts.namespace,
+        news,
+        metadata_only=True,
+        restored=lambda: restores.append("restored"),
     )
 
 
@@ -105,14 +116,19 @@ def test_own_write_is_not_undone_by_older_news(server: Server, watched: Watched[
     assert versions(watched) == {"a": "30"}
 
 
-def test_restored_etcd_is_believed(server: Server, watched: Watched[Namespace]) -> None:
+def test_restored_etcd_is_believed(
+    server: Server, watched: Watched[Namespace], restores: list[str]
+) -> None:
     """After a restore from an older snapshot, what was learned since then is not true any more."""
     server.version = 50
     watched._list()
     watched.learn(namespace("c", 49))
+    watched._list()
+    assert not restores
     server.listed, server.version = [namespace("a", 2)], 5
     watched._list()
     assert versions(watched) == {"a": "2"}
+    assert restores == ["restored"], "who watches something else by himself must know"
 
 
 def test_restored_etcd_is_believed_after_events_too(
