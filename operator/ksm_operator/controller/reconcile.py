@@ -63,6 +63,15 @@ class Outcome:
     due: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The status of a policy that was written last: when, in which version, and what."""
+
+    at: float
+    version: str
+    status: dict[str, Any]
+
+
 class Reconciler:
     """Brings the cluster closer to the plan.
 
@@ -98,7 +107,7 @@ class Reconciler:
         self._clock = clock
         self._monotonic = monotonic
         self._policies: dict[str, Policy] = {}
-        self._written: dict[str, float] = {}
+        self._written: dict[str, _Written] = {}
         self._failed = 0
         self._steps = Steps(cluster, lease, caches.nodes, caches.states)
 
@@ -116,7 +125,7 @@ class Reconciler:
         found = (facts.policy(raw) for raw in self._cluster.items(POLICIES))
         self._policies = {policy.name: policy for policy in found}
         known = {policy.uid for policy in self._policies.values()}
-        self._written = {uid: at for uid, at in self._written.items() if uid in known}
+        self._written = {uid: last for uid, last in self._written.items() if uid in known}
 
     def run(self) -> Outcome:
         """Reconcile everything once.
@@ -259,10 +268,14 @@ class Reconciler:
 
     def _write_when_due(self, policy: Policy, status: dict[str, Any]) -> float | None:
         """Write a status, or return the seconds until it is time to; None if nothing is left."""
-        wait = quiet.wait(policy.status, status, len(self._policies))
+        last = self._written.get(policy.uid)
+        # Somebody else's condition stays beside ours, and is no reason to write for ever.
+        ours = last is not None and last.version == policy.resource_version
+        before = last.status if last is not None and ours else policy.status
+        wait = quiet.wait(before, status, len(self._policies))
         if wait is None:
             return None
-        since = self._monotonic() - self._written.get(policy.uid, float("-inf"))
+        since = self._monotonic() - (last.at if last is not None else float("-inf"))
         if since < wait:
             return wait - since
         self._write_status(policy, status)
@@ -279,7 +292,9 @@ class Reconciler:
         raw = self._write_policy(policy, lambda path: self._cluster.apply(f"{path}/status", body))
         if raw is None:
             return
-        self._written[policy.uid] = self._monotonic()
+        self._written[policy.uid] = _Written(
+            self._monotonic(), raw["metadata"]["resourceVersion"], status
+        )
         ready = status["conditions"][0]
         say = log.info if quiet.told(policy.status, status) else log.debug
         say(
