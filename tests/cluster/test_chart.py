@@ -1,5 +1,6 @@
 """What the chart renders and what it refuses, by `helm template`."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -195,7 +196,7 @@ def test_digest_wins_over_tag_everywhere(
     objects = render(*values)
     specs = [*_pod_templates(objects), _agent(objects)["spec"]["template"]["spec"]]
     assert [spec["containers"][0]["image"] for spec in specs] == [image] * 4
-    [policy] = _of(objects, "ValidatingAdmissionPolicy", "ksm-operator-controller")
+    [policy] = _of(objects, "ValidatingAdmissionPolicy", "ksm-operator-controller-daemonset")
     expressions = " ".join(rule["expression"] for rule in policy["spec"]["validations"])
     assert f"c.image == '{image}'" in expressions
 
@@ -218,24 +219,40 @@ def test_every_name_carries_the_releases(render: Render) -> None:
 def test_admission_policies_name_the_accounts(render: Render) -> None:
     """A policy that matches another account's name protects nothing."""
     objects = render(release="demo")
-    [agent] = _of(objects, "ValidatingAdmissionPolicy", "demo-ksm-operator-agent")
-    [controller] = _of(objects, "ValidatingAdmissionPolicy", "demo-ksm-operator-controller")
-    accounts = {
-        f"system:serviceaccount:ksm-operator:{found['metadata']['name']}"
-        for found in _of(objects, "ServiceAccount")
+    names = {
+        found["metadata"]["name"].removeprefix("demo-ksm-operator-"): found["spec"]
+        for found in _of(objects, "ValidatingAdmissionPolicy")
     }
-    matched = set(
-        re.findall(
-            r"system:serviceaccount:[-:a-z]+",
-            str(agent["spec"]["matchConditions"]) + str(controller["spec"]["matchConditions"]),
-        )
-    )
-    assert matched == accounts
-    for policy in (agent, controller):
-        name = policy["metadata"]["name"]
-        [binding] = _of(objects, "ValidatingAdmissionPolicyBinding", name)
-        assert binding["spec"] == {"policyName": name, "validationActions": ["Deny"]}
-        assert policy["spec"]["failurePolicy"] == "Fail"
+    users = {
+        name: set(re.findall(r"system:serviceaccount:[-:a-z]+", str(spec["matchConditions"])))
+        for name, spec in names.items()
+    }
+    accounts = {
+        name: f"system:serviceaccount:ksm-operator:demo-ksm-operator-{name}"
+        for name in ("agent", "controller", "uninstall")
+    }
+    both = {accounts["controller"], accounts["uninstall"]}
+    kinds = ("nodes", "daemonset", "policies", "lease")
+    assert users == {"agent": {accounts["agent"]}, **{f"controller-{kind}": both for kind in kinds}}
+    found = _of(objects, "ServiceAccount")
+    assert {one["metadata"]["name"] for one in found} == {
+        user.rpartition(":")[2] for user in accounts.values()
+    }
+    for name, spec in names.items():
+        policy = f"demo-ksm-operator-{name}"
+        [binding] = _of(objects, "ValidatingAdmissionPolicyBinding", policy)
+        assert binding["spec"] == {"policyName": policy, "validationActions": ["Deny"]}
+        assert spec["failurePolicy"] == "Fail"
+
+
+def test_agents_labels_and_annotations_are_those_that_are_admitted(render: Render) -> None:
+    """The controller's apply would be refused for ever if the two lists differed."""
+    objects = render("agent.podLabels.team=a", r'agent.podAnnotations.a\.b/c=say "<so>"')
+    [policy] = _of(objects, "ValidatingAdmissionPolicy", "ksm-operator-controller-daemonset")
+    variables = {one["name"]: one["expression"] for one in policy["spec"]["variables"]}
+    metadata = _agent(objects)["spec"]["template"]["metadata"]
+    assert json.loads(variables["labels"]) == metadata["labels"]
+    assert json.loads(variables["annotations"]) == metadata["annotations"]
 
 
 def test_controller_restarts_when_the_agents_template_changes(render: Render) -> None:
