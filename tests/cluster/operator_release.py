@@ -2,6 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cluster.command import Command, Kubectl, wait_until
 from cluster.pods import IMAGE
@@ -60,6 +63,13 @@ def is_installed(helm: Command) -> bool:
     """Whether the release exists, in whatever state."""
     listed = helm("list", "--namespace", NAMESPACE, "--output", "json").stdout
     return any(release["name"] == RELEASE for release in json.loads(listed))
+
+
+def installed_objects(helm: Command) -> list[dict[str, Any]]:
+    """What the chart made of the release, with what it makes only for an uninstallation."""
+    of_release = (RELEASE, "--namespace", NAMESPACE)
+    texts = [helm("get", kind, *of_release).stdout for kind in ("manifest", "hooks")]
+    return [one for text in texts for one in yaml.safe_load_all(text) if one]
 
 
 def is_of_tests(kubectl: Kubectl) -> bool:
