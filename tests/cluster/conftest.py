@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from datetime import UTC, datetime
 
 import pytest
 
 from cluster import diagnosis, operator_release
 from cluster.command import REPOSITORY, Command, Kubectl, make, make_visibly, wait_until
+from cluster.fleet import Fleet
 from cluster.stage import Stage
 from cluster.traces import traces
 from support import kernel, machine
@@ -16,16 +18,44 @@ from support import kernel, machine
 TEST_SECONDS = 400
 """Far more than any test takes; fixtures wait for the machine, and build and install."""
 
+HERE = REPOSITORY / "tests" / "cluster"
+BEGAN = datetime.now(UTC)
+
 _KUBECTL = pytest.StashKey[Kubectl]()
+_LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this tier, and let none of them hang."""
-    here = REPOSITORY / "tests" / "cluster"
+    """Mark every test of this tier, let none of them hang, and have the last one last."""
+    mine = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in mine:
+        item.add_marker(pytest.mark.cluster)
+        item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+    for item in [one for one in mine if "whole_tier" in getattr(one, "fixturenames", ())]:
+        items.remove(item)
+        last = max(index for index, one in enumerate(items) if one.path.is_relative_to(HERE))
+        items.insert(last + 1, item)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Remember which tests of this tier are left out."""
     for item in items:
-        if item.path.is_relative_to(here):
-            item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("soak") is None:
+            item.config.stash.setdefault(_LEFT_OUT, []).append(item.nodeid)
+
+
+@pytest.fixture(scope="session")
+def whole_tier(request: pytest.FixtureRequest) -> datetime:
+    """When the session began; for the one test that looks back on all others of this tier."""
+    there = {item.path for item in request.session.items}
+    left_out = [
+        *request.config.stash.get(_LEFT_OUT, []),
+        *(name for name in request.config.args if "::" in name),
+        *(str(file) for file in sorted(HERE.glob("test_*.py")) if file not in there),
+    ]
+    if left_out:
+        pytest.skip(f"looks back on the whole tier, of which this run left out {left_out[0]}")
+    return BEGAN
 
 
 @pytest.hookimpl(wrapper=True)
@@ -154,3 +184,13 @@ def stage(
     assert kernel.settings() == ksm, "an earlier test left values under /sys changed"
     with Stage(kubectl, node) as mine:
         yield mine
+
+
+@pytest.fixture
+def fleet(stage: Stage) -> Iterator[Fleet]:
+    """Nodes without machines of a test's own; they leave at its end."""
+    made = Fleet(stage.kubectl, stage.name)
+    try:
+        yield made
+    finally:
+        made.leave()

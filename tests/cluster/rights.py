@@ -45,7 +45,7 @@ class Right(Request):
 
 
 def rights(objects: Iterable[dict[str, Any]]) -> dict[str, set[Right]]:
-    """What service accounts may do by the roles and bindings among these objects, by user name."""
+    """What each service account may do by the roles and bindings among these objects."""
     listed = list(objects)
     roles = {_key(one): one["rules"] for one in listed if one["kind"] in ("ClusterRole", "Role")}
     found: defaultdict[str, set[Right]] = defaultdict(set)
@@ -56,8 +56,8 @@ def rights(objects: Iterable[dict[str, Any]]) -> dict[str, set[Right]]:
         role = binding["roleRef"]
         inside = namespace if role["kind"] == "Role" else ""
         for subject in binding["subjects"]:
-            user = f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
-            found[user] |= {*_expanded(roles[role["kind"], inside, role["name"]], namespace)}
+            mine = _expanded(roles[role["kind"], inside, role["name"]], namespace)
+            found[subject["name"]].update(mine)
     return dict(found)
 
 

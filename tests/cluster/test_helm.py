@@ -1,12 +1,14 @@
 """The release's life while nodes are enrolled: upgrade, uninstall, and back again."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from cluster import operator_release
 from cluster.command import Command, wait_until
-from cluster.operator_release import AGENT_SELECTOR, NAMESPACE, OF_TESTS
+from cluster.fleet import Fleet
+from cluster.operator_release import AGENT_LABEL, AGENT_SELECTOR, NAMESPACE, OF_TESTS
 from cluster.pods import all_merge, assert_unharmed, none_merges
 from cluster.stage import DOMAIN, Stage
 from support import kernel
@@ -101,3 +103,26 @@ def test_an_uninstall_gives_everything_back_and_keeps_the_policies(
         operator_release.install(kubectl, helm)
     stage.wait_until_ready(policy)
     assert all_merge(pods), "the kept policy works with the next installation"
+
+
+def test_an_uninstall_finishes_what_was_damaged(stage: Stage, fleet: Fleet, helm: Command) -> None:
+    """People uninstall what is broken: no controller, no Lease, a node that nobody speaks to."""
+    kubectl = stage.kubectl
+    deployment = ("deployment/ksm-operator-controller", "-n", NAMESPACE)
+    kubectl("scale", *deployment, "--replicas=0")
+    kubectl("rollout", "status", *deployment, "--timeout=60s")
+    kubectl("delete", "lease", "ksm-operator-controller", "-n", NAMESPACE)
+    fleet.join(0)
+    fleet.label(0, AGENT_LABEL, "true")
+    try:
+        with ThreadPoolExecutor() as pool:
+            uninstalled = pool.submit(operator_release.uninstall, helm)
+            wait_until(
+                lambda: fleet.desired() == {0: "Released"}, 60, "the node is told to release"
+            )
+            fleet.answer(0, "Released")
+            uninstalled.result()
+        operator_release.assert_gone(kubectl)
+        assert kubectl.items("ksmnodes") == []
+    finally:
+        operator_release.install(kubectl, helm)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from cluster.command import REPOSITORY, holds_for, wait_until
+from cluster.command import REPOSITORY, Kubectl, holds_for, wait_until
 from cluster.operator_release import AGENT_SELECTOR, CONTROLLER_SELECTOR, NAMESPACE
 from cluster.pods import Process, all_merge, assert_unharmed, none_merges, pids_of, processes
 from cluster.stage import Stage
@@ -37,6 +37,17 @@ def test_a_killed_controller_loses_nothing(stage: Stage) -> None:
     stage.kubectl("wait", "--for=delete", f"ksmpolicy/{policy}", "--timeout=90s")
     stage.wait_until_free()
     assert_unharmed(stage.kubectl, namespace, pods)
+
+
+def test_a_deleted_lease_is_made_again(kubectl: Kubectl, operator_installed: None) -> None:
+    """Somebody's tidying must not leave the operator without anyone who may write."""
+    lease = ("lease", "ksm-operator-controller", "-n", NAMESPACE)
+    kubectl("delete", *lease)
+    wait_until(
+        lambda: (kubectl.find(*lease) or {})["spec"]["holderIdentity"], 90, "somebody leads again"
+    )
+    deployment = ("deployment/ksm-operator-controller", "-n", NAMESPACE)
+    kubectl("rollout", "status", *deployment, "--timeout=60s")
 
 
 def _agent_pids(stage: Stage) -> list[int]:

@@ -1,6 +1,7 @@
 """What was merged is given back, and the node is as it was before."""
 
 from cluster.command import Kubectl, wait_until
+from cluster.fleet import Fleet
 from cluster.pods import all_merge, assert_unharmed, none_merges
 from cluster.stage import Stage
 from support import kernel
@@ -56,3 +57,17 @@ def _merge_then_delete(stage: Stage) -> None:
     stage.wait_until_free()
     assert_unharmed(stage.kubectl, namespace, pods)
     assert kernel.settings() == baseline
+
+
+def test_a_policy_that_was_forced_away_is_released_too(stage: Stage, fleet: Fleet) -> None:
+    """Whoever strikes its finalizer must not leave nodes merging for a policy that is gone."""
+    fleet.join(0)
+    policy = stage.policy(nodeSelector=fleet.selector)
+    wait_until(lambda: fleet.desired() == {0: "Merging"}, 30, "the node is the policy's")
+    fleet.answer(0, "Merging")
+    stage.kubectl("delete", "ksmpolicy", policy, "--wait=false")
+    stage.kubectl.patch("ksmpolicy", policy, {"metadata": {"finalizers": None}})
+    wait_until(lambda: stage.kubectl.find("ksmpolicy", policy) is None, 10, "the policy is gone")
+    wait_until(lambda: fleet.desired() == {0: "Released"}, 30, "the node is told to release")
+    fleet.answer(0, "Released")
+    wait_until(lambda: fleet.desired() == {}, 30, "the node is let go")

@@ -1,9 +1,5 @@
 """A policy comes to few nodes at once, stops where something goes wrong, and leaves some alone."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from cluster.command import condition, holds_for, wait_until
 from cluster.fleet import Fleet
 from cluster.pods import all_merge, assert_unharmed, none_merges
@@ -11,17 +7,6 @@ from cluster.stage import Stage
 
 SECONDS = 30
 MERGE = "ksm-operator.dev/merge"
-
-
-@pytest.fixture
-def fleet(stage: Stage) -> Iterator[Fleet]:
-    """Four nodes without machines."""
-    made = Fleet(stage.kubectl, stage.name)
-    try:
-        made.join(0, 1, 2, 3)
-        yield made
-    finally:
-        made.leave()
 
 
 def _wait_for(fleet: Fleet, **desired: str) -> None:
@@ -39,6 +24,7 @@ def _says(stage: Stage, policy: str, kind: str, words: str) -> None:
 
 def test_a_rollout_from_the_first_node_to_the_last(stage: Stage, fleet: Fleet) -> None:
     """One node after the other; a degraded one holds up the rest, but none that joins later."""
+    fleet.join(0, 1, 2, 3)
     policy = stage.policy(nodeSelector=fleet.selector, rollout={"maxConcurrentNodes": 1})
     _wait_for(fleet, n0="Merging")
     holds_for(lambda: set(fleet.desired()) == {0}, 2, "the others wait")
