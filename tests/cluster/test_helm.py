@@ -111,7 +111,8 @@ def test_an_uninstall_finishes_what_was_damaged(stage: Stage, fleet: Fleet, helm
     deployment = ("deployment/ksm-operator-controller", "-n", NAMESPACE)
     kubectl("scale", *deployment, "--replicas=0")
     kubectl("rollout", "status", *deployment, "--timeout=60s")
-    kubectl("delete", "lease", "ksm-operator-controller", "-n", NAMESPACE)
+    lease = ("lease", "ksm-operator-controller", "-n", NAMESPACE)
+    kubectl("delete", *lease)
     fleet.join(0)
     fleet.label(0, AGENT_LABEL, "true")
     try:
@@ -124,5 +125,6 @@ def test_an_uninstall_finishes_what_was_damaged(stage: Stage, fleet: Fleet, helm
             uninstalled.result()
         operator_release.assert_gone(kubectl)
         assert kubectl.items("ksmnodes") == []
+        assert kubectl.find(*lease) is None, "the next installation would wait for it"
     finally:
         operator_release.install(kubectl, helm)

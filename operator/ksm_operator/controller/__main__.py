@@ -34,7 +34,12 @@ def _parser() -> argparse.ArgumentParser:
         "--log-level", default="info", choices=("debug", "info", "warning", "error")
     )
 
-    running = commands.add_parser("run", parents=[common], help="reconcile until SIGTERM")
+    leading = argparse.ArgumentParser(add_help=False)
+    leading.add_argument(
+        "--release", default="", help="the Helm release that a Lease made anew is part of"
+    )
+
+    running = commands.add_parser("run", parents=[common, leading], help="reconcile until SIGTERM")
     running.add_argument(
         "--deployment",
         default=f"{_NAME}-controller",
@@ -50,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     removing = commands.add_parser(
-        "uninstall", parents=[common], help="release every node, for the chart's pre-delete job"
+        "uninstall",
+        parents=[common, leading],
+        help="release every node, for the chart's pre-delete job",
     )
     removing.add_argument(
         "--timeout",
@@ -86,11 +93,16 @@ def main() -> None:
                 deployment=arguments.deployment,
                 agent_template=arguments.agent_template,
                 http_port=arguments.http_port,
+                release=arguments.release,
             )
             code = run(options)
         elif arguments.command == "uninstall":
             code = uninstall(
-                Cluster.connect(), arguments.namespace, arguments.lease, arguments.timeout
+                Cluster.connect(),
+                arguments.namespace,
+                arguments.lease,
+                arguments.timeout,
+                arguments.release,
             )
         else:
             code = check(

@@ -41,6 +41,8 @@ class Lease:
         name: of the Lease.
         identity: who we are; different for every pod.
         clock: seconds on a clock that only moves forward.
+        release: of Helm, which a Lease that had to be made anew is marked as part of, or Helm
+            would neither take it away nor install again beside it; empty for none.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Lease:
         name: str,
         identity: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        release: str = "",
     ) -> None:
         self._cluster = cluster
         self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
@@ -57,6 +61,7 @@ class Lease:
         self._namespace = namespace
         self.identity = identity
         self._clock = clock
+        self._release = release
         self._held: dict[str, Any] | None = None
         self._trusted_until = float("-inf")
         self._seen: tuple[Any, Any] | None = None
@@ -102,7 +107,7 @@ class Lease:
             body = {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
-                "metadata": {"name": self._name, "namespace": self._namespace},
+                "metadata": self._metadata(),
                 "spec": self._spec(transitions=0),
             }
             self._hold(self._cluster.create(self._leases, body), began)
@@ -236,6 +241,16 @@ class Lease:
             left_at = datetime.fromisoformat(spec["renewTime"])
             return (datetime.now(UTC) - left_at).total_seconds() > duration
         return self._clock() - self._seen_at > duration
+
+    def _metadata(self) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace}
+        if self._release:
+            metadata["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
+            metadata["annotations"] = {
+                "meta.helm.sh/release-name": self._release,
+                "meta.helm.sh/release-namespace": self._namespace,
+            }
+        return metadata
 
     def _spec(self, transitions: int) -> dict[str, Any]:
         return {

@@ -49,6 +49,7 @@ class Options:
         deployment: the controller's Deployment, which owns the agent DaemonSet.
         agent_template: the agent DaemonSet; None applies none, for development.
         http_port: 0 serves nothing.
+        release: of Helm, empty for none.
     """
 
     namespace: str
@@ -56,6 +57,7 @@ class Options:
     deployment: str
     agent_template: Path | None
     http_port: int
+    release: str = ""
 
 
 @dataclass
@@ -119,7 +121,7 @@ def run(options: Options) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, ask_to_stop)
     cluster = Cluster.connect()
-    lease = Lease(cluster, options.namespace, options.lease, identity())
+    lease = Lease(cluster, options.namespace, options.lease, identity(), release=options.release)
 
     def changed(_before: object, _after: object) -> None:
         trigger.changed()

@@ -32,7 +32,9 @@ _POLL_SECONDS: Final = 1.0
 _REPORT_SECONDS: Final = 10.0
 
 
-def uninstall(cluster: Cluster, namespace: str, lease_name: str, timeout: float) -> int:
+def uninstall(
+    cluster: Cluster, namespace: str, lease_name: str, timeout: float, release: str = ""
+) -> int:
     """Release every node and take the operator's labels, KSMNodes and finalizers away.
 
     It is the plan in which no policy owns anything, carried out by the same steps as ever.
@@ -42,13 +44,14 @@ def uninstall(cluster: Cluster, namespace: str, lease_name: str, timeout: float)
         namespace: the operator's own.
         lease_name: of the Lease; it is taken from the running controller, which stops.
         timeout: seconds to wait for the nodes.
+        release: of Helm, empty for none.
 
     Returns:
         0 when every node is as it was, 1 when some did not finish; they are named.
     """
     deadline = time.monotonic() + timeout
     stop = threading.Event()
-    lease = Lease(cluster, namespace, lease_name, f"uninstall-{identity()}")
+    lease = Lease(cluster, namespace, lease_name, f"uninstall-{identity()}", release=release)
     if not _take_lease(lease, deadline):
         return 1
     # Until now the old leader trusts its Lease; what it may still grant is released again below.

@@ -182,3 +182,16 @@ def test_nobody_leads_right_after_an_uninstallation(server: Server, clock: Clock
 def test_first_controller_creates_a_missing_lease(server: Server, clock: Clock) -> None:
     """Outside of the chart nobody else does."""
     assert holder(server, clock, "first").acquire(threading.Event())
+
+
+def test_a_lease_made_anew_is_part_of_the_release(server: Server, clock: Clock) -> None:
+    """Helm leaves alone what it has not marked, and refuses to install again beside it."""
+    lease = Lease(cast("Cluster", server), "ns", "lease", "first", clock, release="mine")
+    assert lease.try_acquire() is None
+    assert server.lease is not None
+    metadata = server.lease["metadata"]
+    assert metadata["labels"] == {"app.kubernetes.io/managed-by": "Helm"}
+    assert metadata["annotations"] == {
+        "meta.helm.sh/release-name": "mine",
+        "meta.helm.sh/release-namespace": "ns",
+    }
