@@ -47,7 +47,7 @@ def control_plane(requests_per_second: int) -> Iterator[None]:
         OccupiedError: the instance is in use.
     """
     if layout.INSTANCE == 0:
-        raise OccupiedError("Instance 0 is a person's own cluster: set KSM_LOCAL_CLUSTER=9")
+        raise OccupiedError("Instance 0 is a person's own cluster: set KSM_LOCAL_CLUSTER=8")
     with _guarded():
         with only_one():
             _claim()
