@@ -181,6 +181,9 @@ def run(options: Options) -> int:
     except LeaseLostError as error:
         log.error("leadership lost, stopping at once", error=error)
         return 1
+    finally:
+        # A process waits at its end for threads that kopf has waiting.
+        trigger.close()
     lease.release()
     return 0
 

@@ -38,6 +38,7 @@ class Trigger:
         self._pressing = False
         self._figures = False
         self._policies = True
+        self._closed = False
 
     def changed(self) -> None:
         """Say that something changed that has to be acted on."""
@@ -64,6 +65,19 @@ class Trigger:
         """
         self.policies_changed()
         self.anew.set()
+
+    def close(self) -> None:
+        """Say that policies need not be watched any more: the process is about to end."""
+        with self._condition:
+            self._closed = True
+            self.anew.set()
+
+    def begin_anew(self) -> bool:
+        """Tell whether policies are to be watched; what told to do so anew is forgotten."""
+        with self._condition:
+            if not self._closed:
+                self.anew.clear()
+            return not self._closed
 
     def wait(self, seconds: float, figures: float) -> None:
         """Wait for a change, and then until the first flood of them is over.
@@ -154,8 +168,7 @@ def start_kopf(trigger: Trigger, known_version: Callable[[str], str | None]) -> 
             trigger.anew.set()
 
     def run() -> None:
-        while True:
-            trigger.anew.clear()
+        while trigger.begin_anew():
             try:
                 asyncio.run(operate())
             except Exception as error:  # noqa: BLE001 - kopf gives up on errors that pass

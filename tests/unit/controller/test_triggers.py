@@ -81,3 +81,14 @@ def test_coming_and_going_presses() -> None:
     one = state(spec=granted(WEB), status=merging(WEB))
     assert pressing(None, one)
     assert pressing(one, None)
+
+
+def test_a_closed_trigger_begins_nothing_anew() -> None:
+    """A process that is told to end would wait for ever for who watches anew."""
+    trigger = Trigger()
+    trigger.restored()
+    assert trigger.begin_anew()
+    assert not trigger.anew.is_set()
+    trigger.close()
+    assert not trigger.begin_anew()
+    assert trigger.anew.is_set()
