@@ -475,6 +475,7 @@ PODS_HAVE: Final = "have the labels and annotations of the chart"
 POD: Final = "spec.template.spec"
 C: Final = f"{POD}.containers.0"
 PORT: Final = {"port": 80, "host": "169.254.169.254"}
+NAME: Final = {"fieldRef": {"fieldPath": "metadata.name"}}
 SECRET: Final = {"secretKeyRef": {"name": "s", "key": "k"}}
 AT: Final = "/usr/lib/python3"
 
@@ -491,7 +492,7 @@ AGENTS_MAY_NOT: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "run something before": ({f"{POD}.initContainers": [{"name": "a", "image": "b"}]}, RUNS_ONE),
     "have a second container": ({f"{POD}.containers.1": {"name": "a", "image": "b"}}, RUNS_ONE),
     "use another account": ({f"{POD}.serviceAccountName": "ksm-operator-controller"}, RUNS_ONE),
-    "obey a variable": ({f"{C}.env": [{"name": "PYTHONPATH", "value": "/x"}]}, CONTAINER_HAS),
+    "obey a variable": ({f"{C}.env": [{"name": "PYTHONPATH", "valueFrom": NAME}]}, CONTAINER_HAS),
     "take another node for theirs": (
         {f"{C}.env": [{"name": "NODE_NAME", "value": "other"}]},
         CONTAINER_HAS,
@@ -564,6 +565,16 @@ def test_controller_makes_agents_that_may_not(
     labels.update(daemonset["spec"]["template"]["metadata"]["labels"])
     answers = [one.ask(Try("APPLY", DAEMONSET, manifest)) for one in controllers]
     _refused(_evenly(answers), "controller-daemonset", words)
+
+
+def test_controller_makes_agents_that_may_not_run_twice(
+    controllers: list[Account], daemonset: dict[str, Any]
+) -> None:
+    """What is right for one container is not for a second, which nobody looks at."""
+    twin = {**daemonset["spec"]["template"]["spec"]["containers"][0], "name": "twin", "ports": []}
+    manifest = _changed(daemonset, {f"{POD}.containers.1": twin})
+    answers = [one.ask(Try("APPLY", DAEMONSET, manifest)) for one in controllers]
+    _refused(_evenly(answers), "controller-daemonset", RUNS_ONE)
 
 
 @pytest.mark.parametrize(
