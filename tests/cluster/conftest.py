@@ -10,9 +10,12 @@ import pytest
 
 from cluster import diagnosis, operator_release
 from cluster.command import REPOSITORY, Command, Kubectl, make, make_visibly, wait_until
+from cluster.control_plane import ControlPlane
+from cluster.controllers import Nursery
 from cluster.fleet import Fleet
 from cluster.stage import Stage
 from cluster.traces import traces
+from cluster.world import World
 from support import kernel, machine
 
 TEST_SECONDS = 400
@@ -72,6 +75,9 @@ def pytest_runtest_makereport(
         if report.when == "setup":
             del item.session.stash[_KUBECTL]
         report.sections.extend(diagnosis.sections(kubectl))
+    made = getattr(item, "funcargs", {}).get("world")
+    if report.failed and report.when == "call" and made is not None:
+        report.sections.extend(made.sections())
     return report
 
 
@@ -194,3 +200,48 @@ def fleet(stage: Stage) -> Iterator[Fleet]:
         yield made
     finally:
         made.leave()
+
+
+@pytest.fixture(scope="module")
+def no_controller(kubectl: Kubectl, operator_installed: None) -> Iterator[None]:
+    """The controller stopped, so that it does not tidy up the objects that tests make."""
+    deployment = ("deployment/ksm-operator-controller", "-n", operator_release.NAMESPACE)
+    kubectl("scale", *deployment, "--replicas=0")
+    kubectl("rollout", "status", *deployment, "--timeout=60s")
+    yield
+    kubectl("scale", *deployment, "--replicas=1")
+    kubectl("rollout", "status", *deployment, "--timeout=120s", timeout=150)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Starts controllers."""
+    with Nursery() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An etcd and an API server that tests may harm, with what the chart has for a controller."""
+    if not (shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")):
+        machine.missing("The cluster tier builds Kubernetes with Go", "apt-get install golang-go")
+    with ControlPlane(tmp_path_factory.mktemp("control-plane")) as made:
+        made.install()
+        yield made
+
+
+@pytest.fixture(scope="session")
+def nodes_without_machines(control_plane: ControlPlane) -> Fleet:
+    """Nodes of that control plane."""
+    fleet = Fleet(control_plane.kubectl, "faults")
+    fleet.join(*range(6))
+    return fleet
+
+
+@pytest.fixture
+def world(
+    control_plane: ControlPlane, nodes_without_machines: Fleet, nursery: Nursery
+) -> Iterator[World]:
+    """A test's policies on that control plane, with agents that obey, and its controllers."""
+    with World(control_plane, nodes_without_machines, nursery) as made:
+        yield made

@@ -33,29 +33,33 @@ class Fleet:
         unplaced = ("-l", AGENT_SELECTOR, "--field-selector=spec.nodeName=")
         self._kubectl("delete", "pods", "-n", NAMESPACE, *unplaced)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all nodes."""
+        return list(self._names)
+
     def name(self, number: int) -> str:
         """The name of a node."""
         return f"{self._prefix}{number}"
 
     def join(self, *numbers: int) -> None:
         """Let nodes join the cluster, Ready."""
+        names = [self.name(number) for number in numbers]
+        self._names += names
+        self._joined |= dict.fromkeys(names, _now())
+        self._kubectl.apply(*map(self._manifest, names))
+        for name in names:
+            self._is_ready(name)
+
+    def _manifest(self, name: str) -> dict[str, Any]:
         labels = {
+            "kubernetes.io/hostname": name,
             "kubernetes.io/os": "linux",
             "kubernetes.io/arch": "amd64",
             POOL: self._pool,
             OF_TESTS: "true",
         }
-        names = [self.name(number) for number in numbers]
-        self._names += names
-        self._joined |= dict.fromkeys(names, _now())
-        self._kubectl.apply(
-            *(
-                {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
-                for name in names
-            )
-        )
-        for name in names:
-            self._is_ready(name)
+        return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
 
     def label(self, number: int, key: str, value: str) -> None:
         """Label a node, as an administrator does."""

@@ -58,17 +58,6 @@ NEW_POLICY: Final = _ksm("KSMPolicy", "new", spec={"namespaces": ["a"]})
 
 
 @pytest.fixture(scope="module")
-def no_controller(kubectl: Kubectl, operator_installed: object) -> Iterator[None]:
-    """The controller stopped, so that it does not tidy up the objects that these tests make."""
-    deployment = ("deployment/ksm-operator-controller", "-n", NAMESPACE)
-    kubectl("scale", *deployment, "--replicas=0")
-    kubectl("rollout", "status", *deployment, "--timeout=60s")
-    yield
-    kubectl("scale", *deployment, "--replicas=1")
-    kubectl("rollout", "status", *deployment, "--timeout=120s", timeout=150)
-
-
-@pytest.fixture(scope="module")
 def spare(kubectl: Kubectl, no_controller: None) -> Iterator[None]:
     """A node without a machine, KSMNodes for it and for another, a pod of an agent, policies."""
     pod = ("pod", OTHER, "-n", NAMESPACE)
