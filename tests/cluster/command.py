@@ -94,6 +94,12 @@ class Kubectl(Command):
         items: list[dict[str, Any]] = self.get(*arguments)["items"]
         return items
 
+    def get_config(self) -> dict[str, Any]:
+        """Where the cluster is: ``server`` and ``certificate-authority-data``."""
+        shown = self("config", "view", "--raw", "--minify", "--flatten", "-o", "json").stdout
+        cluster: dict[str, Any] = json.loads(shown)["clusters"][0]["cluster"]
+        return cluster
+
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply objects, as `kubectl apply -f` does with a user's file."""
         listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}

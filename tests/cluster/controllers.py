@@ -17,6 +17,8 @@ from cluster.operator_release import NAMESPACE, RELEASE
 
 EXIT_SECONDS: Final = 30
 SYNC_SECONDS: Final = 60
+LOST: Final = "leadership lost"
+"""What a controller says that ends because it could not renew the Lease, or somebody has it."""
 
 
 class Nursery:
@@ -128,6 +130,16 @@ class LocalController:
         }
         self.pid = self._nursery.ask(order)["pid"]
 
+    def start_again_after_a_lost_lease(self) -> None:
+        """Start it if it has ended by itself.
+
+        On a machine that is busy with other things it may be too late to renew the Lease.
+        """
+        if self.pid and self.exited:
+            if self.exit_code != 1 or LOST not in self.said:
+                raise RuntimeError(f"{self.identity} ended ({self.exit_code}):\n{self.said}")
+            self.start()
+
     def wait_until_it_works(self) -> None:
         """Wait for its first reconcile."""
         self.wait_until_it_says("first reconcile done", SYNC_SECONDS)
@@ -142,6 +154,12 @@ class LocalController:
         """Kill it, and wait for its end."""
         self.shoot()
         self.wait_for_exit()
+
+    def stop(self) -> None:
+        """End it as the kubelet does: it gives up its turn."""
+        assert self.pid, "it does not run"
+        os.kill(self.pid, signal.SIGTERM)
+        assert self.wait_for_exit() == 0
 
     def shoot(self) -> None:
         """Kill it and do not wait: for a rule of its proxy, which has no time."""

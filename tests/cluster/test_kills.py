@@ -1,15 +1,27 @@
 """A controller that is killed at every step of what it does: the next one finds what is true."""
 
+import base64
+import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
-from cluster.api_proxy import CutAfter, Drop, Fault, Request, passes
-from cluster.command import wait_until
-from cluster.controllers import LocalController
+import pytest
+
+from cluster.api_proxy import ApiProxy, CutAfter, Drop, Fault, Request, passes
+from cluster.command import Kubectl, wait_until
+from cluster.control_plane import controllers_token
+from cluster.controllers import LocalController, Nursery
+from cluster.operator_release import NAMESPACE, RELEASE
+from cluster.pods import Process, all_merge, assert_unharmed, none_merges
+from cluster.stage import DOMAIN, Stage
 from cluster.world import World
 
 MOST_LIVES = 60
 LIFE_SECONDS = 60
+LOOK_SECONDS = 0.02
 
 
 def kill_again_and_again(
@@ -105,3 +117,89 @@ def test_killed_while_it_hands_several_nodes_over(world: World) -> None:
         assert world.story(number) == [amber, "", blue, "", amber]
     assert world.story(5) == [idle]
     world.assert_never_wrong("idle")
+
+
+@pytest.fixture
+def controller(
+    kubectl: Kubectl, no_controller: None, nursery: Nursery, tmp_path: Path
+) -> Iterator[LocalController]:
+    """A controller of the local cluster, in place of the one that is installed."""
+    config = kubectl.get_config()
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(base64.b64decode(config["certificate-authority-data"]))
+    template = tmp_path / "daemonset.yaml"
+    chart = kubectl.get("configmap", f"{RELEASE}-agent", "-n", NAMESPACE)
+    template.write_text(chart["data"]["daemonset.yaml"])
+    token = controllers_token(kubectl)
+    with (
+        ApiProxy(config["server"], authority) as proxy,
+        LocalController(nursery, proxy, token, template) as made,
+    ):
+        try:
+            yield made
+        finally:
+            if not made.exited:
+                made.stop()
+            print(made.log)
+
+
+@contextlib.contextmanager
+def _never_both(leaving: list[Process], coming: list[Process]) -> Iterator[None]:
+    """Look all the time that processes of two policies never merge at once."""
+    over = threading.Event()
+    seen: list[str] = []
+
+    def look() -> None:
+        while not over.is_set():
+            # In this order: a swap in between is no alarm.
+            if not none_merges(coming) and not none_merges(leaving):
+                seen.append(f"{[one.pid for one in (*leaving, *coming) if one.merges]}")
+            time.sleep(LOOK_SECONDS)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert not seen, "processes of two policies merge on one node at the same time"
+
+
+def test_killed_at_every_step_while_real_processes_change_hands(
+    stage: Stage, controller: LocalController
+) -> None:
+    """What the agent is asked in between must never let two domains into the one pool."""
+    red_space = stage.namespace("red", labels={DOMAIN: f"{stage.name}-red"})
+    blue_space = stage.namespace("blue", labels={DOMAIN: f"{stage.name}-blue"})
+    red, blue = stage.pods(red_space, 2), stage.pods(blue_space, 2)
+    first, second = f"{stage.name}-red", f"{stage.name}-blue"
+
+    def policy_for(name: str, priority: int) -> None:
+        selector = {"matchLabels": {DOMAIN: name}}
+        suffix = name.removeprefix(stage.name)
+        stage.policy(suffix, namespaceSelector=selector, priority=priority)
+
+    policy_for(first, 0)
+    controller.start()
+    stage.wait_until_ready(first)
+    assert all_merge(red)
+    controller.kill()
+
+    policy_for(second, 1)
+    with _never_both(red, blue):
+        lives = kill_again_and_again(
+            controller,
+            lambda: (
+                all_merge(blue) and stage.policy_condition(second, "Ready").get("status") == "True"
+            ),
+        )
+    print(f"{lives} lives")
+    assert none_merges(red)
+    assert stage.policy_condition(first, "Conflicted")["status"] == "True"
+    assert_unharmed(stage.kubectl, red_space, red)
+    assert_unharmed(stage.kubectl, blue_space, blue)
+
+    stage.delete_policies()
+    stage.wait_until_free()
+    assert none_merges(blue)

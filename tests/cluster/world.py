@@ -138,11 +138,19 @@ class World:
         return list(self.agents.stories[self.node(number)])
 
     def wait_until_settled(self, name: str, *numbers: int) -> None:
-        """Wait until a policy has these nodes, their agents obey, and it says that it is Ready."""
+        """Wait until a policy has these nodes, their agents obey, and it says that it is Ready.
+
+        Controllers are started again meanwhile, as the kubelet does, but only after the one end
+        that a controller may come to by itself: it could not renew the Lease in time.
+        """
         uid = self.uid(name)
-        wait_until(
-            lambda: self._settled(name, uid, numbers), SECONDS, f"{name} has nodes {numbers}"
-        )
+
+        def settled() -> bool:
+            for controller in self._controllers:
+                controller.start_again_after_a_lost_lease()
+            return self._settled(name, uid, numbers)
+
+        wait_until(settled, SECONDS, f"{name} has nodes {numbers}")
 
     def is_settled(self, name: str, *numbers: int) -> bool:
         """Whether it is so now."""
