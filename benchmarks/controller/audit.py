@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -112,7 +113,7 @@ class Audit:
 
     def _follow(self, file: BufferedReader) -> None:
         """Read one file until it was renamed and another took its place."""
-        own, rest = self._log.stat().st_ino, b""
+        own, rest = os.fstat(file.fileno()).st_ino, b""
         while True:
             # Asked before the read: what was written before the renaming is read in any case.
             renamed = not self._log.exists() or self._log.stat().st_ino != own
