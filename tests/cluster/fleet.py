@@ -45,7 +45,7 @@ class Fleet:
     def join(self, *numbers: int) -> None:
         """Let nodes join the cluster, Ready."""
         names = [self.name(number) for number in numbers]
-        self._names += names
+        self._names = list(dict.fromkeys([*self._names, *names]))
         self._joined |= dict.fromkeys(names, _now())
         self._kubectl.apply(*map(self._manifest, names))
         for name in names:
@@ -98,15 +98,19 @@ class Fleet:
             if one["metadata"]["name"].startswith(self._prefix)
         }
 
-    def _is_ready(self, name: str) -> None:
+    def lose(self, number: int) -> None:
+        """Say that nobody has heard of a node's kubelet any more."""
+        self._is_ready(self.name(number), status="Unknown", reason="NodeStatusUnknown")
+
+    def _is_ready(self, name: str, *, status: str = "True", reason: str = "KubeletReady") -> None:
         now = _now()
         ready = {
             "type": "Ready",
-            "status": "True",
-            "reason": "KubeletReady",
+            "status": status,
+            "reason": reason,
             "message": "",
             "lastHeartbeatTime": now,
-            "lastTransitionTime": self._joined[name],
+            "lastTransitionTime": self._joined[name] if status == "True" else now,
         }
         self._kubectl.patch(
             "node", name, {"status": {"conditions": [ready]}}, "--subresource=status"
