@@ -49,6 +49,7 @@ class ControlPlane:
     Attributes:
         api: the API server, as its administrator.
         kubectl: likewise.
+        administrator: its token.
         template: the agents' DaemonSet, once the chart is installed.
         token: the controller's own account's, so that RBAC and admission hold for it; likewise.
     """
@@ -61,14 +62,14 @@ class ControlPlane:
         self._etcd_program = etcd / "etcd"
         self._api_program = kubernetes / "kube-apiserver"
         self._helm = helm / "helm"
-        self._token = secrets.token_hex(16)
+        self.administrator = secrets.token_hex(16)
         self._port = _free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._write_files()
         server = f"https://127.0.0.1:{self._port}"
         authority = folder / "certificates" / "apiserver.crt"
-        self.api = Api(server, authority, self._token)
-        kubeconfig = write_kubeconfig(folder / "admin", server, self._token, authority)
+        self.api = Api(server, authority, self.administrator)
+        kubeconfig = write_kubeconfig(folder / "admin", server, self.administrator, authority)
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "NO_PROXY": "127.0.0.1"}
         self.kubectl = Kubectl(str(kubernetes / "kubectl"), environment)
 
@@ -166,7 +167,7 @@ class ControlPlane:
             capture_output=True,
         )
         with (self._folder / "tokens.csv").open("w", newline="") as file:
-            csv.writer(file).writerow([self._token, "admin", "1", "system:masters"])
+            csv.writer(file).writerow([self.administrator, "admin", "1", "system:masters"])
 
     def _is_ready(self) -> bool:
         process = self._processes["kube-apiserver"]

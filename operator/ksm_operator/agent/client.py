@@ -26,6 +26,8 @@ PAGE: Final = 500
 """Objects per page of a list."""
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
+SILENCE_SECONDS: Final = 90.0
+"""A watch sends a bookmark every minute; after longer silence the other end is gone."""
 GONE: Final = 410
 """The server no longer keeps the changes since our resourceVersion."""
 _AS_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -159,7 +161,7 @@ class Client:
             resource.path,
             params,
             accept=_AS_ONE if resource.metadata_only else "application/json",
-            read_seconds=seconds + READ_SECONDS,
+            read_seconds=SILENCE_SECONDS,
             stream=True,
         )
         return Stream(response, self._event)

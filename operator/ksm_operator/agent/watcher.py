@@ -60,6 +60,7 @@ class Watcher(threading.Thread):
         self._decode = decode
         self._ended = threading.Event()
         self._stream: Stream | None = None
+        self._silent = False
 
     def run(self) -> None:
         """Go on until `end`; a failure is waited out and tells nobody that anything is gone."""
@@ -71,6 +72,8 @@ class Watcher(threading.Thread):
                     version = self._list()
                 began = time.monotonic()
                 version = self._follow(version)
+                if self._silent:
+                    version = ""
                 if time.monotonic() - began < SHORTEST_WATCH:
                     self._ended.wait(pause_after(0))
                 failures = 0
@@ -88,7 +91,7 @@ class Watcher(threading.Thread):
                 self.healthy = False
                 self._ended.wait(pause_after(failures))
                 failures += 1
-                if failures >= ANEW:
+                if failures >= ANEW or self._silent:
                     version = ""
 
     def end(self) -> None:
@@ -104,16 +107,21 @@ class Watcher(threading.Thread):
         return version
 
     def _follow(self, version: str) -> str:
+        self._silent = False
         stream = self._client.watch(
             self.resource,
             version,
             random.randint(*WATCH_SECONDS),  # noqa: S311 - spreads reconnects
         )
+        # A server that was restored from a backup takes a place that it has yet to reach, and says
+        # nothing until then, not even in bookmarks.
+        self._silent = True
         self._stream = stream
         if self._ended.is_set():
             stream.interrupt()
         self.healthy = True
         for event in stream:
+            self._silent = False
             if event.type == "BOOKMARK":
                 version = msgspec.json.decode(event.object, type=Partial).metadata.resource_version
                 continue
