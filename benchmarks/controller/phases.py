@@ -58,6 +58,7 @@ class _Span:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
+        self._deaths = controller.deaths
         controller.forget_peak()
         self._before, self._cpu_before = controller.usage(), cpu.account()
         self._after, self._cpu_after = self._before, self._cpu_before
@@ -81,6 +82,9 @@ class _Span:
             Figure("- at most", self._controller.peak(), "MiB", MEMORY_MIB),
             Figure("reconciles in a minute", 60 * reconciles / seconds, ""),
             Figure("- one of them, mean", mean, "ms"),
+            Figure(
+                "ended and was started again", self._controller.deaths - self._deaths, "times", 0
+            ),
         ]
 
     def table(self, title: str, figures: Iterable[Figure]) -> str:
@@ -222,7 +226,7 @@ def quiet(stage: Stage, minutes: float, churn: float) -> str:
 
 def outage(stage: Stage) -> str:
     """Restart the API server, let one node join at once, and see what the controller does."""
-    span, deaths, began = _Span(stage.controller), stage.controller.deaths, time.time()
+    span, began = _Span(stage.controller), time.time()
     away = control_plane.restart_api_server()
     back = time.time()
     name = stage.churn.join()
@@ -243,7 +247,6 @@ def outage(stage: Stage) -> str:
         Figure(
             "writes to nodes and KSMNodes that were not that one's", _others(steps, name), "", 0
         ),
-        Figure("controller ended and was started again", stage.controller.deaths - deaths, "times"),
     ]
     title = f"API server restarted, and {OUTAGE_SECONDS:.0f} s after it"
     seconds = time.time() - began
