@@ -89,7 +89,7 @@ bench-kernel: setup ## Measure the kernel layer: stops, stalls, rates (root, gcc
 
 .PHONY: bench-controller
 bench-controller: setup needs ## Measure the controller with 5,000 nodes on a real API server (root; half an hour)
-	@# A cluster of its own, beside the one of cluster-up.
+	@# A cluster of its own, beside the one of cluster-up and the one that tests take down (9).
 	@PYTHONPATH=.:tests:hack/local-cluster:hack/vm KSM_LOCAL_CLUSTER=$(or $(KSM_LOCAL_CLUSTER),8) \
 		$(RUN) python -m benchmarks.controller $(BENCH_ARGS)
 

@@ -19,6 +19,7 @@ DURATION_SECONDS: Final = 15
 RENEW_SECONDS: Final = 3.0
 """How often the holder renews, and so how soon one that can reach the API server notices that
 somebody else took the Lease."""
+_RETRY_SECONDS: Final = 0.5
 TRUST_SECONDS: Final = 9.0
 """How long after a renewal began writes may begin: less than `DURATION_SECONDS` by more than the
 time that one request may take."""
@@ -148,26 +149,32 @@ class Lease:
         Raises:
             LeaseLostError: another holder took the Lease, or it could not be renewed in time.
         """
-        while not stop.wait(RENEW_SECONDS):
-            self._renew()
+        pause = RENEW_SECONDS
+        while not stop.wait(pause):
+            # A busy API server may not answer once; there is time for another try.
+            pause = RENEW_SECONDS if self._renew() else _RETRY_SECONDS
 
-    def _renew(self) -> None:
+    def _renew(self) -> bool:
+        """Renew; False if it has to be tried again at once: it failed, and there is time left."""
         began = self._clock()
         with self._lock:
             if self._held is None:
-                return
+                return True
             path = f"{self._leases}/{self._name}"
             try:
                 renewed = {**self._held, "spec": {**self._held["spec"], "renewTime": _now()}}
                 self._hold(self._cluster.replace(path, renewed), began)
             except (ConflictError, NotFoundError) as error:
                 self._after_conflict(path, error)
+                return False
             except ClusterError as error:
                 log.warning("cannot renew the Lease, trying again", error=error)
                 if self._clock() >= self._trusted_until:
                     raise LeaseLostError(
                         f"not renewed for {TRUST_SECONDS:.0f} s: {error}"
                     ) from error
+                return False
+        return True
 
     def _after_conflict(self, path: str, error: ClusterError) -> None:
         """Go on only if we are still the holder: a person may have edited labels."""
