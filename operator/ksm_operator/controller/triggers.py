@@ -149,6 +149,8 @@ def start_kopf(trigger: Trigger, known_version: Callable[[str], str | None]) -> 
     settings.watching.chunk_size = 500
     settings.watching.server_timeout = 290
     settings.watching.connect_timeout = 10
+    # A server that ends every watch is not to be asked forty times a second.
+    settings.watching.reconnect_backoff = 2.0
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.posting.reporting_component = FIELD_MANAGER
 
