@@ -5,18 +5,8 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
-from cluster.api_proxy import (
-    Answer,
-    ApiProxy,
-    CutInLine,
-    Delay,
-    Fault,
-    Gone,
-    Request,
-    Rule,
-    Silence,
-    passes,
-)
+from cluster.api_faults import Answer, CutInLine, Delay, Fault, Gone, Request, Rule, Silence, passes
+from cluster.api_proxy import ApiProxy
 from cluster.command import holds_for, wait_until
 from cluster.controllers import LOST
 from cluster.world import World

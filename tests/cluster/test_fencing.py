@@ -2,7 +2,7 @@
 
 import threading
 
-from cluster.api_proxy import Fault, Hold, Request
+from cluster.api_faults import Fault, Hold, Request
 from cluster.command import wait_until
 from cluster.controllers import LOST
 from cluster.world import World

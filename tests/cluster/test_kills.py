@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.api_proxy import ApiProxy, CutAfter, Drop, Fault, Request, passes
+from cluster.api_faults import CutAfter, Drop, Fault, Request, passes
+from cluster.api_proxy import ApiProxy
 from cluster.command import Kubectl, wait_until
 from cluster.control_plane import controllers_token
 from cluster.controllers import LocalController, Nursery
