@@ -13,7 +13,7 @@ from kernel.blind import BlindVisit, run_on
 from kernel.blocking_calls import read_outcome
 from kernel.calls import get_merge
 from kernel.conftest import Cgroup, Start, Target, wait_until
-from ksm_operator.kernel import Hierarchy, Postponed, Process, Tracer, find_process
+from ksm_operator.kernel import Hierarchy, Postponed, Process, ProcessGone, Tracer, find_process
 from ksm_operator.kernel.attached import StillAttached
 from ksm_operator.kernel.enrol import set_merge
 from support import kernel
@@ -293,10 +293,12 @@ class Terminal:
     def child(self) -> Process | None:
         """What runs in the foreground; None if it is the shell."""
         words = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        pids = [int(word) for word in words]
-        names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
-        found = [pid for pid, name in names.items() if name == "cat"]
-        return find_process(found[0]) if found else None
+        for word in words:
+            # It may end while it is looked at.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, ProcessGone):
+                if Path(f"/proc/{word}/comm").read_text().strip() == "cat":
+                    return find_process(int(word))
+        return None
 
     def close(self) -> None:
         """End the shell and what it has started."""

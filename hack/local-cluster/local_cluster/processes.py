@@ -60,10 +60,18 @@ def command_of(pid: int) -> tuple[str, ...]:
 
 def find(service: Service) -> int | None:
     """The process that runs exactly this service, None if there is none."""
-    for pid in cgroups.members("system"):
-        if command_of(pid) == service.command:
-            return pid
-    return None
+    found = {pid for pid in cgroups.members("system") if command_of(pid) == service.command}
+    # One that starts another program is there twice until that one has begun.
+    return next((pid for pid in found if parent_of(pid) not in {None, *found}), None)
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent's process id, None if the process is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def outdated(service: Service) -> list[int]:
