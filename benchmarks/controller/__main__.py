@@ -44,8 +44,8 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--manager-requests",
         type=int,
-        default=100,
-        help="requests a second of each controller of Kubernetes (its own default: 20)",
+        default=20,
+        help="requests a second of each controller of Kubernetes (20 is its own default)",
     )
     return parser.parse_args(arguments)
 
