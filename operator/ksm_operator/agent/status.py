@@ -19,6 +19,8 @@ COUNT_SECONDS: Final = 5.0
 FIGURE_SECONDS: Final = 60.0
 """Least time between two writes for figures alone."""
 FIGURE_CHANGE: Final = 0.05
+TAKE_OFF: Final = 4
+"""A saving that is more than so many times what it was is shown as soon as a count is."""
 LEAST_BYTES: Final = 1 << 20
 LEAST_MILLI_CPU: Final = 5
 """Smaller movements are no news, whatever their share."""
@@ -166,12 +168,13 @@ def _moved(before: NodeStatus, after: NodeStatus) -> bool:
 
 
 def _took_off(before: NodeStatus, after: NodeStatus) -> bool:
-    """The saving more than doubled: right after a policy was applied people look every second.
+    """The saving is a multiple of what it was: after a policy was applied people look every second.
 
-    It can do so some twenty times on the way to all memory of a machine, so this stays quiet.
+    It can be so some eight times on the way to all memory of a machine. More would be felt where
+    thousands of nodes begin at once.
     """
     old, new = before.memory or NodeMemory(), after.memory or NodeMemory()
-    return new.saved_bytes > max(LEAST_BYTES, 2 * old.saved_bytes)
+    return new.saved_bytes > max(LEAST_BYTES, TAKE_OFF * old.saved_bytes)
 
 
 def _differs(old: int, new: int, least: int) -> bool:

@@ -108,6 +108,7 @@ class Reconciler:
         self._monotonic = monotonic
         self._policies: dict[str, Policy] = {}
         self._written: dict[str, _Written] = {}
+        self._untold: list[Taken] = []
         self._failed = 0
         self._steps = Steps(cluster, lease, caches.nodes, caches.states)
 
@@ -149,7 +150,11 @@ class Reconciler:
         self._greet(planned, turns, now)
         walked = self._steps.walk(workable, states, planned.owners, now, self._allowed)
         self._failed += walked.failed
-        self._tell(walked.taken)
+        self._untold += walked.taken
+        if not walked.left:
+            # Not after each stretch of a long walk: each would be an Event for every policy.
+            self._tell(self._untold)
+            self._untold = []
         due = self._report(planned, turns, now)
         metrics.RECONCILE_SECONDS.observe(self._monotonic() - began)
         metrics.ERRORS.inc(self._failed)

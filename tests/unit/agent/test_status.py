@@ -233,8 +233,8 @@ def test_a_saving_that_takes_off_does_not_wait() -> None:
     assert not quiet.due(written, grown, NOW + 1)
     assert quiet.due(written, grown, NOW + quiet.COUNT_SECONDS)
     written = quiet.record(written, grown, NOW + quiet.COUNT_SECONDS)
-    assert not quiet.due(written, status_of(FACTS, saved=9 << 20), NOW + 30)
-    assert quiet.due(written, status_of(FACTS, saved=11 << 20), NOW + 30)
+    assert not quiet.due(written, status_of(FACTS, saved=19 << 20), NOW + 30)
+    assert quiet.due(written, status_of(FACTS, saved=21 << 20), NOW + 30)
 
 
 def test_many_reasons_fit_the_schema() -> None:
