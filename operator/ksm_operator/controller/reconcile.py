@@ -33,6 +33,8 @@ from ksm_operator.controller.status import (
 from ksm_operator.controller.steps import Steps, Taken
 from ksm_operator.controller.watch import Watched
 
+_TELLING_SECONDS: Final = 1.0
+"""How long one reconcile writes counts and figures: a busy API server takes its time for each."""
 _GRACE_LOOK_SECONDS: Final = 60.0
 """How often nodes are looked at that are not counted for a while: time alone ends that."""
 
@@ -237,10 +239,11 @@ class Reconciler:
         known = self._fleet(planned, turns)
         dues = []
         told = []
-        for policy in list(self._policies.values()):
+        until = self._monotonic() + _TELLING_SECONDS
+        for policy in sorted(self._policies.values(), key=self._written_at):
             observed, status = self._status(policy, known, now)
             told.append(metrics.Shown(policy.name, observed, status))
-            dues.append(self._write_when_due(policy, status))
+            dues.append(self._write_when_due(policy, status, until))
             if observed.waived:
                 dues.append(_GRACE_LOOK_SECONDS)
             if policy.deleted_at is None or not policy.holds_deletion:
@@ -271,8 +274,15 @@ class Reconciler:
         )
         return observed, status
 
-    def _write_when_due(self, policy: Policy, status: dict[str, Any]) -> float | None:
-        """Write a status, or return the seconds until it is time to; None if nothing is left."""
+    def _written_at(self, policy: Policy) -> float:
+        last = self._written.get(policy.uid)
+        return last.at if last is not None else float("-inf")
+
+    def _write_when_due(self, policy: Policy, status: dict[str, Any], until: float) -> float | None:
+        """Write a status, or return the seconds until it is time to; None if nothing is left.
+
+        Counts and figures are not written any more after `until`: there is more to do.
+        """
         last = self._written.get(policy.uid)
         # Somebody else's condition stays beside ours, and is no reason to write for ever.
         ours = last is not None and last.version == policy.resource_version
@@ -280,9 +290,12 @@ class Reconciler:
         wait = quiet.wait(before, status, len(self._policies))
         if wait is None:
             return None
-        since = self._monotonic() - (last.at if last is not None else float("-inf"))
+        at = self._monotonic()
+        since = at - self._written_at(policy)
         if since < wait:
             return wait - since
+        if wait and at >= until:
+            return quiet.COUNT_SECONDS
         self._write_status(policy, status)
         return None
 
