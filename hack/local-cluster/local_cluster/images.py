@@ -147,8 +147,8 @@ def export(node: HostNode, names: Iterable[str], archive: Path) -> None:
     Raises:
         LocalClusterError: There is no such image.
     """
-    # Not by the transfer API: ctr does not wait for the end of that stream, and on a busy machine the
-    # archive then lacks its last kilobytes.
+    # Not by the transfer API: ctr does not wait for the end of that stream, and on a busy machine
+    # the archive then lacks its last kilobytes.
     ctr(node.containerd_socket, "images", "export", "--local", str(archive), *names)
 
 
