@@ -22,7 +22,7 @@ _MODULE: Final = "ksm_operator.controller"
 PORT: Final = 8080
 READY_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 10.0
-_MIB: Final = 1 << 10
+_KIB_PER_MIB: Final = 1 << 10
 """KiB in one."""
 _POLL_SECONDS: Final = 0.5
 _RECONCILES: Final = "ksm_operator_reconcile_seconds"
@@ -165,4 +165,4 @@ def _memory(pid: int, name: str) -> float:
     except OSError:
         return 0.0
     found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
-    return int(found[1]) / _MIB if found else 0.0
+    return int(found[1]) / _KIB_PER_MIB if found else 0.0

@@ -30,14 +30,20 @@ def _wait_for_another(stage: Stage, name: str, former: dict[str, str]) -> dict[s
     return wait_until(another, SECONDS, f"there is another KSMNode {name}")
 
 
-def test_a_ksm_node_that_was_deleted_comes_again(stage: Stage, fleet: Fleet) -> None:
-    """Somebody deletes it by hand; the node's processes are enrolled, and must have an owner."""
+def _policy_with_a_node(stage: Stage, fleet: Fleet) -> str:
+    """Make a policy that is Ready on one node, number 0."""
     fleet.join(0)
-    name = fleet.name(0)
     policy = stage.policy(nodeSelector=fleet.selector)
     wait_until(lambda: fleet.desired() == {0: "Merging"}, SECONDS, "it is asked to merge")
     fleet.answer(0, "Merging")
     stage.wait_until_ready(policy)
+    return policy
+
+
+def test_a_ksm_node_that_was_deleted_comes_again(stage: Stage, fleet: Fleet) -> None:
+    """Somebody deletes it by hand; the node's processes are enrolled, and must have an owner."""
+    policy = _policy_with_a_node(stage, fleet)
+    name = fleet.name(0)
     before = _ksm_node(stage, name)
     stage.kubectl("delete", "ksmnode", name)
     after = _wait_for_another(stage, name, before)
@@ -71,12 +77,8 @@ def test_a_ksm_node_that_was_deleted_comes_again(stage: Stage, fleet: Fleet) -> 
 
 def test_a_node_that_comes_again_is_another(stage: Stage, fleet: Fleet) -> None:
     """Machines are replaced under the same name: nothing that was said of the old one holds."""
-    fleet.join(0)
+    policy = _policy_with_a_node(stage, fleet)
     name = fleet.name(0)
-    policy = stage.policy(nodeSelector=fleet.selector)
-    wait_until(lambda: fleet.desired() == {0: "Merging"}, SECONDS, "it is asked to merge")
-    fleet.answer(0, "Merging")
-    stage.wait_until_ready(policy)
     before = _ksm_node(stage, name)
 
     stage.kubectl("delete", "node", name)

@@ -25,8 +25,7 @@ from ksm_operator.agent.wire import (
     to_json_types,
 )
 
-MIB: Final = 1 << 20
-_NOTHING: Final = Facts(
+NOTHING: Final = Facts(
     obstacle=None,
     unknown=(),
     desired="",
@@ -44,6 +43,7 @@ _NOTHING: Final = Facts(
     foreign=(),
     foreign_count=0,
 )
+"""A node on which nothing is asked, enrolled or wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class SimulatedAgent:
         mine = merging and self.enrolled == owner
         containers = self._work.containers if self.enrolled and (done or not mine) else 0
         facts = replace(
-            _NOTHING,
+            NOTHING,
             desired=spec.desired_state,
             former=self.enrolled if self.enrolled != owner else "",
             touched=bool(self.enrolled),

@@ -12,26 +12,10 @@ from ksm_operator.agent.report import Facts, judge
 from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
 from ksm_operator.api import NodeReason
 from ksm_operator.kernel import Process
+from support.simulated_agents import NOTHING
 
 NOW = 1_800_000_000.0
-FACTS = Facts(
-    obstacle=None,
-    unknown=(),
-    desired="Merging",
-    former="",
-    external=False,
-    touched=True,
-    settled=True,
-    leaving=0,
-    left=(),
-    processes=3,
-    containers=2,
-    yielded=(),
-    unrestored=(),
-    troubles=Troubles(),
-    foreign=(),
-    foreign_count=0,
-)
+FACTS = replace(NOTHING, desired="Merging", touched=True, processes=3, containers=2)
 STUCK = Left(Process(7, 1), "/kubepods/pod/c", 32 << 20, "NoHeadroom", since=100.0)
 
 
