@@ -18,6 +18,8 @@ from ksm_operator.kernel.smaps import read_vmas
 
 MIB = 1 << 20
 SIZE = 32
+OWN = 4 * MIB
+"""Khugepaged may give the interpreter's own memory huge pages too, full of zeroes."""
 
 PROGRAM = """
 import mmap, os, sys
@@ -85,7 +87,7 @@ def test_two_percent_shared_are_left_alone(
     explained = ksm_node("-o", "json", "explain", "--huge-pages", *pids, lock=tmp_path / "lock")
     assert explained.returncode == 0, explained.stderr
     for one in json.loads(explained.stdout)["processes"]:
-        assert 0.015 < one["hugePages"]["share"] < 0.025
+        assert 0.015 < one["hugePages"]["share"] < 0.025 + OWN / (SIZE * MIB + OWN)
         assert not one["hugePages"]["pays"]
     merge(tracer, holder(2), holder(2), mebibytes=2)  # ksmd has had its chance
     assert not any(mergeable_ranges(one.pid) for one in pair)
@@ -115,7 +117,7 @@ def test_half_shared_is_worth_it(living: Living, tmp_path: Path) -> None:
     for one in pair:
         assert worth[one.process].pays
         foretold = worth[one.process].saved.size
-        assert abs(foretold - SIZE * MIB // 2) < MIB
+        assert abs(foretold - SIZE * MIB // 2) < OWN
         wait_until(
             lambda one=one, foretold=foretold: merged(one) >= 0.95 * foretold,  # type: ignore[misc]
             "as much is merged as was foretold",
@@ -144,7 +146,7 @@ def test_what_fork_shares_is_saved_already(living: Living) -> None:
     child = child_of(parent)
     worth = judged(parent.process, child)
     assert set(worth) == {parent.process, child}
-    assert all(one.saved.size < MIB for one in worth.values())
+    assert all(one.saved.size < OWN for one in worth.values())
 
 
 def test_a_worker_that_is_left_out_keeps_what_it_shares(living: Living) -> None:
@@ -152,11 +154,11 @@ def test_a_worker_that_is_left_out_keeps_what_it_shares(living: Living) -> None:
     parent, other = living(1, more=FORK), living(1)
     child = child_of(parent)
     worth = judged(parent.process, other.process)
-    assert worth[parent.process].saved.size < MIB
-    assert worth[other.process].saved.size < MIB
+    assert worth[parent.process].saved.size < OWN
+    assert worth[other.process].saved.size < OWN
     worth = judged(parent.process, child, other.process)
     assert all(one.pays for one in worth.values())
-    assert abs(worth[parent.process].saved.size - SIZE * MIB // 2) < 2 * MIB
+    assert abs(worth[parent.process].saved.size - SIZE * MIB // 2) < OWN
 
 
 def test_only_what_is_marked_is_a_partner(living: Living, tracer: Tracer) -> None:
