@@ -67,7 +67,8 @@ def _parts(chosen: argparse.Namespace) -> Iterator[str]:
     scale = Scale(chosen.nodes, chosen.namespaces, chosen.policies)
     client, alive, controller = Client(), Kubelets(Client()), Controller()
     audit = Audit()
-    stage = Stage(scale, controller, audit, Observer(client), Churn(client, scale, alive))
+    churn = Churn(client, scale, alive)
+    stage = Stage(scale, controller, audit, Observer(client), churn, chosen.manager_requests)
     chart.install(client)
     progress("Making nodes and namespaces ...")
     began = time.monotonic()
@@ -79,12 +80,12 @@ def _parts(chosen: argparse.Namespace) -> Iterator[str]:
     policies = [population.policy(number) for number in range(scale.policies)]
     progress("First apply of a policy for every node ...")
     title = f"First `kubectl apply` of a policy for all {scale.nodes:,} nodes"
-    yield phases.applied(stage, [population.fleet_policy()], title, target=True)
+    yield phases.applied(stage, [population.fleet_policy()], title, apart=True)
     progress("Deleting it ...")
     yield phases.deleted(stage, [population.FLEET], "The same policy deleted")
     progress(f"Applying {scale.policies} policies ...")
     title = f"`kubectl apply` of {scale.policies} policies for {scale.nodes:,} nodes"
-    yield phases.applied(stage, policies, title, target=True)
+    yield phases.applied(stage, policies, title, apart=False)
     progress("Starting the controller again ...")
     stopped = Figure("SIGTERM to its end", controller.stop(), "s")
     again = Figure("everything there", controller.start(), "s")

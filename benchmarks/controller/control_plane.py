@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -134,6 +135,19 @@ def kubectl(*arguments: str, stdin: str = "") -> str:
         command, input=stdin, stdout=subprocess.PIPE, text=True, check=True, timeout=120
     )
     return done.stdout
+
+
+@contextlib.contextmanager
+def manager_stopped(requests_per_second: int) -> Iterator[None]:
+    """Let the controller manager stand still meanwhile, so that no pod is made."""
+    service = controlplane.controller_manager(*_manager_options(requests_per_second))
+    pid = processes.find(service)
+    assert pid is not None, "the controller manager has ended"
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def restart_api_server() -> float:

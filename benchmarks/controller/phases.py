@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Stage:
         audit: what it asks the API server for.
         observer: what comes of it.
         churn: lets nodes come and go.
+        manager_requests: what each controller of Kubernetes may send in a second.
     """
 
     scale: Scale
@@ -47,6 +49,7 @@ class Stage:
     audit: Audit
     observer: Observer
     churn: Churn
+    manager_requests: int
 
     def nodes(self) -> int:
         """How many nodes there are now."""
@@ -93,17 +96,29 @@ class _Span:
         return f"{report.table(title, [*figures, *self.figures()])}\n{shares}\n"
 
 
-def applied(stage: Stage, policies: list[dict[str, Any]], title: str, *, target: bool) -> str:
-    """Apply policies that together select every node, and wait for all that follows."""
+def applied(stage: Stage, policies: list[dict[str, Any]], title: str, *, apart: bool) -> str:
+    """Apply policies that together select every node, and wait for all that follows.
+
+    Args:
+        stage: what to work with.
+        policies: what is applied.
+        title: of the table.
+        apart: whether the agents' pods are made only when all KSMNodes and labels are written:
+            agents are on machines of their own, but here they share the API server's CPUs.
+    """
     seen, names = stage.observer, [one["metadata"]["name"] for one in policies]
-    span, began = _Span(stage.controller), time.time()
-    _apply(policies)
-    applied_at = time.time()
-    first = wait_until(lambda: bool(seen.states), PATIENCE_SECONDS, "a first KSMNode")
-    count = stage.nodes()
-    states = wait_until(lambda: len(seen.owners) >= count, PATIENCE_SECONDS, "every KSMNode")
-    labels = wait_until(lambda: len(seen.labelled) >= count, PATIENCE_SECONDS, "every label")
-    span.end()
+    with contextlib.ExitStack() as meanwhile:
+        if apart:
+            meanwhile.enter_context(control_plane.manager_stopped(stage.manager_requests))
+        span, began = _Span(stage.controller), time.time()
+        _apply(policies)
+        applied_at = time.time()
+        first = wait_until(lambda: bool(seen.states), PATIENCE_SECONDS, "a first KSMNode")
+        count = stage.nodes()
+        states = wait_until(lambda: len(seen.owners) >= count, PATIENCE_SECONDS, "every KSMNode")
+        labels = wait_until(lambda: len(seen.labelled) >= count, PATIENCE_SECONDS, "every label")
+        span.end()
+    since, after = (time.time(), " after that") if apart else (began, "")
     agreed = wait_until(lambda: len(seen.agreed) >= count, PATIENCE_SECONDS, "every agent")
     ready = wait_until(lambda: seen.ready(*names), PATIENCE_SECONDS, "every policy is ready")
     stage.audit.settle()
@@ -115,11 +130,11 @@ def applied(stage: Stage, policies: list[dict[str, Any]], title: str, *, target:
         Figure("first KSMNode seen", first - began, "s"),
         Figure("last KSMNode seen", states - began, "s"),
         Figure("- written, says the audit log", _since(began, asked, "create", "ksmnodes"), "s"),
-        Figure("last label seen", labels - began, "s", APPLY_SECONDS if target else None),
+        Figure("last label seen", labels - began, "s", APPLY_SECONDS if apart else None),
         Figure("- written, says the audit log", _since(began, asked, "patch", "nodes"), "s"),
-        Figure("last pod object (the controller manager's pace)", _pods(began, pods), "s"),
-        Figure("last agent that says it merges", agreed - began, "s"),
-        Figure("every policy is Ready", ready - began, "s"),
+        Figure(f"last pod object{after} (the controller manager's pace)", _pods(since, pods), "s"),
+        Figure(f"last agent that says it merges{after}", agreed - since, "s"),
+        Figure(f"every policy is Ready{after}", ready - since, "s"),
         Figure("writes of the controller until the last label", len(written), ""),
         Figure("- one of them inside the API server, median", _median_ms(written), "ms"),
     ]

@@ -12,6 +12,7 @@ import msgspec
 
 from ksm_operator.agent import report
 from ksm_operator.agent import status as quiet
+from ksm_operator.agent.agent import SETTLING_SECONDS
 from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.report import Facts
 from ksm_operator.agent.wire import (
@@ -87,13 +88,15 @@ class SimulatedAgent:
         self._boot_id = boot_id
         self._node: Node | None = None
         self._busy_until = 0.0
+        self._settling_until = 0.0
         self._written: quiet.Written | None = None
         self._conditions: tuple[Condition, ...] = ()
 
     @property
     def busy_until(self) -> float:
-        """When it has done what it was asked last, on its clock."""
-        return self._busy_until
+        """When it has something to say of what it was asked last, on its clock."""
+        settling = self._clock() < self._settling_until
+        return min(self._settling_until, self._busy_until) if settling else self._busy_until
 
     def obey(self, raw: dict[str, Any]) -> None:
         """Take in a KSMNode as the API server has it."""
@@ -106,6 +109,7 @@ class SimulatedAgent:
             self._written = None
         self._node = node
         self._busy_until = self._clock() + self._needed(node)
+        self._settling_until = self._clock() + SETTLING_SECONDS
 
     def _needed(self, node: Node) -> float:
         owner = node.spec.owner.uid if node.spec.owner is not None else ""
@@ -119,6 +123,9 @@ class SimulatedAgent:
             return None
         status = self._status(self._node)
         now = self._clock()
+        settling = now < min(self._settling_until, self._busy_until)
+        if settling and self._node.spec.desired_state == "Merging":
+            return None
         if not quiet.due(self._written, status, now):
             return None
         self._written = quiet.record(self._written, status, now)

@@ -16,7 +16,7 @@ from ksm_operator.controller.lease import Lease
 from ksm_operator.controller.nodes import Action, Verb, decide
 from ksm_operator.controller.watch import Watched
 
-_WRITERS: Final = 8
+_WRITERS: Final = 16
 _MAX_STEPS: Final = 4
 """Steps for one node at a time: more than any hand-over needs without its agent."""
 _WALK_SECONDS: Final = 5.0
