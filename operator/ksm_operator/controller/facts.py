@@ -15,10 +15,12 @@ from ksm_operator.api import (
     KSMNodeSpec,
     KSMPolicySpec,
     NodePolicy,
+    Owner,
     QuantityError,
     milli_cpu,
     node_count,
 )
+from ksm_operator.controller.orders import order_of
 from ksm_operator.controller.reported import Judged, Reported, reported
 
 _SHARED: Final = 1024
@@ -26,7 +28,10 @@ _SHARED: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A KSMPolicy. Without a spec: this controller cannot read it, and changes nothing for it."""
+    """A KSMPolicy. Without a spec: this controller cannot read it, and changes nothing for it.
+
+    Its order is what each of its nodes is told, but for the time since when.
+    """
 
     name: str
     uid: str
@@ -36,6 +41,7 @@ class Policy:
     deleted_at: datetime | None
     finalizers: tuple[str, ...]
     spec: KSMPolicySpec | None
+    order: KSMNodeSpec | None
     unreadable: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
 
@@ -128,15 +134,17 @@ def policy(raw: dict[str, Any]) -> Policy:
     metadata = raw["metadata"]
     deleted = metadata.get("deletionTimestamp")
     spec, unreadable = _policy_spec(raw.get("spec"))
+    owner = Owner(name=metadata["name"], uid=metadata["uid"], generation=metadata["generation"])
     return Policy(
-        name=metadata["name"],
-        uid=metadata["uid"],
+        name=owner.name,
+        uid=owner.uid,
         resource_version=metadata["resourceVersion"],
-        generation=metadata["generation"],
+        generation=owner.generation,
         created=metadata["creationTimestamp"],
         deleted_at=timestamp(deleted) if deleted else None,
         finalizers=tuple(metadata.get("finalizers", ())),
         spec=spec,
+        order=order_of(owner, spec) if spec is not None else None,
         unreadable=unreadable,
         status=raw.get("status", {}),
     )

@@ -8,21 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from ksm_operator.api import (
-    AGENT_LABEL,
-    EnrollmentOnNode,
-    KsmdOnNode,
-    KSMNodeSpec,
-    NodePolicy,
-    Owner,
-    milli_cpu,
-)
+from ksm_operator.api import AGENT_LABEL, KSMNodeSpec
 from ksm_operator.controller.facts import Node, NodeState, Policy, written
 
 Verb = Literal["Create", "Grant", "Update", "Release", "Label", "Unlabel", "Delete", "Hold"]
-
-_MAX_MILLI_CPU = 1_000_000
-"""ksmd is one thread; a larger limit means the same and might not fit the schema's int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,32 +104,5 @@ def _released(spec: KSMNodeSpec) -> KSMNodeSpec:
 
 def spec_for(policy: Policy, granted_at: str) -> KSMNodeSpec:
     """Return the spec of a node that the policy owns since `granted_at`."""
-    spec = policy.spec
-    assert spec is not None, "an unreadable policy is granted nothing"
-    ksmd = spec.ksmd
-    limit = min(max(milli_cpu(ksmd.cpu_limit), 1), _MAX_MILLI_CPU)
-    return KSMNodeSpec(
-        owner=Owner(name=policy.name, uid=policy.uid, generation=policy.generation),
-        granted_at=granted_at,
-        desired_state="Paused" if spec.mode == "Paused" else "Merging",
-        policy=NodePolicy(
-            namespace_selector=spec.namespace_selector,
-            namespaces=spec.namespaces,
-            pod_selector=spec.pod_selector,
-            enrollment=EnrollmentOnNode(
-                running_pods=spec.enrollment.running_pods, consent=spec.enrollment.consent
-            ),
-            ksmd=KsmdOnNode(
-                tuning=ksmd.tuning,
-                cpu_limit_milli_cpu=limit,
-                pages_to_scan=ksmd.pages_to_scan,
-                sleep_milliseconds=ksmd.sleep_milliseconds,
-                start_below_available_percent=ksmd.start_below_available_percent,
-                merge_across_numa_nodes=ksmd.merge_across_numa_nodes,
-                max_page_sharing=ksmd.max_page_sharing,
-                use_zero_pages=ksmd.use_zero_pages,
-                smart_scan=ksmd.smart_scan,
-            ),
-            release_reserve_percent=spec.release_reserve_percent,
-        ),
-    )
+    assert policy.order is not None, "an unreadable policy is granted nothing"
+    return policy.order.model_copy(update={"granted_at": granted_at})

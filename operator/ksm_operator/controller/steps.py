@@ -1,7 +1,7 @@
 """Carries out what `nodes.decide` says, node by node, each write on what was decided on."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ksm_operator.controller.lease import Lease
 from ksm_operator.controller.nodes import Action, Verb, decide
 from ksm_operator.controller.watch import Watched
 
-_WRITERS: Final = 16
+_WRITERS: Final = 8
 _MAX_STEPS: Final = 4
 """Steps for one node at a time: more than any hand-over needs without its agent."""
 _WALK_SECONDS: Final = 5.0
@@ -114,28 +114,32 @@ class Steps:
         if not todo:
             return Walked((), 0, 0)
         until = self._clock() + _WALK_SECONDS
+        waiting = deque(todo)
 
-        def walk_one(item: tuple[Node, Action]) -> Walked:
-            node, action = item
-            if self._clock() >= until:
-                return Walked((), 0, 1)
-            walked = self._walk_one(
-                node=node,
-                state=states.get(node.name),
-                owner=owners.get(node.name),
-                action=action,
-                now=now,
-                allowed=allowed,
-            )
-            metrics.QUEUE.dec()
+        def work() -> list[Walked]:
+            walked = []
+            while self._clock() < until:
+                try:
+                    node, action = waiting.popleft()
+                except IndexError:
+                    break
+                state, owner = states.get(node.name), owners.get(node.name)
+                walked.append(
+                    self._walk_one(
+                        node=node, state=state, owner=owner, action=action, now=now, allowed=allowed
+                    )
+                )
+                metrics.QUEUE.dec()
             return walked
 
+        # Not a task for each node: most of thousands would only find that the time is over.
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as pool:
-            walked = list(pool.map(walk_one, todo))
+            workers = [pool.submit(work) for _ in range(_WRITERS)]
+        walked = [one for worker in workers for one in worker.result()]
         return Walked(
             tuple(step for one in walked for step in one.taken),
             sum(one.failed for one in walked),
-            sum(one.left for one in walked),
+            len(waiting),
         )
 
     def _walk_one(

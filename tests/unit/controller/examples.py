@@ -27,7 +27,7 @@ def policy(
     """A policy as the API server returns it."""
     metadata = {
         "name": name,
-        "uid": uid or f"uid-{name}",
+        "uid": uid or f"uid-{name}"[:36],
         "resourceVersion": "7",
         "generation": generation,
         "creationTimestamp": created,

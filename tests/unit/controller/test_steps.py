@@ -1,3 +1,4 @@
+import itertools
 from typing import TYPE_CHECKING, cast
 
 from hypothesis import given
@@ -49,7 +50,7 @@ def test_a_walk_ends_in_time() -> None:
     """While thousands of nodes are walked people edit policies, and want to see progress."""
     nodes = Watched(cast("Cluster", None), "/nodes", facts.node, lambda _old, _new: None)
     states = Watched(cast("Cluster", None), "/states", facts.node_state, lambda _old, _new: None)
-    clock = iter([0.0, 5.0, 5.0, 5.0])
+    clock = itertools.chain([0.0], itertools.repeat(5.0))
     # Nobody is asked anything: there is no cluster.
     steps = Steps(cast("Cluster", None), cast("Lease", None), nodes, states, lambda: next(clock))
     fleet = [node(f"n{n}") for n in range(3)]
