@@ -72,10 +72,15 @@ def process_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def _since(before: float, after: float) -> float:
+    """What a program had; of one that was started again meanwhile, its new life alone."""
+    return after - before if after >= before else after
+
+
 def shares(before: Account, after: Account) -> str:
     """Return who had which part of the CPUs between two moments, in one line."""
     seconds = after.at - before.at
-    had = {who: after.of[who] - before.of[who] for who in after.of}
+    had = {who: _since(before.of[who], after.of[who]) for who in after.of}
     others = after.busy - before.busy - sum(had.values())
     had |= {"other programs": others, "stolen by the host": after.stolen - before.stolen}
     listed = sorted(had.items(), key=lambda pair: -pair[1])
