@@ -4,7 +4,7 @@ import secrets
 from types import TracebackType
 from typing import Any, Self
 
-from cluster import operator_release
+from cluster import diagnosis, operator_release
 from cluster.command import Kubectl, condition, wait_until
 from cluster.operator_release import AGENT_LABEL, AGENT_SELECTOR, NAMESPACE, OF_TESTS
 from cluster.pods import Process, pod, wait_for_pods
@@ -48,6 +48,9 @@ class Stage:
             self.wait_until_free()
             assert kernel.settings() == self.settings, "/sys/kernel/mm/ksm is not as before"
         except BaseException:
+            # An agent that is forced away takes with it what it could tell.
+            for title, text in diagnosis.sections(self.kubectl):
+                print(f"--- {title}\n{text}")
             # The next test shall judge the operator, not the ruins of this one.
             operator_release.force_away_policies(self.kubectl)
             operator_release.force_away_namespaces(self.kubectl)
