@@ -98,7 +98,7 @@ class Cluster:
         else:
             kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # not annotated
         configuration.retries = False
-        configuration.connection_pool_maxsize = 24
+        configuration.connection_pool_maxsize = 16
         return cls(ApiClient(configuration))
 
     def get(self, path: str) -> dict[str, Any]:
