@@ -182,8 +182,8 @@ class Agents:
         status = agent.write()
         if status is not None:
             self._outboxes[hash(node) % WRITERS].put(node, status)
-        if agent.busy_until > now:
-            self._look(node, life, agent.busy_until)
+        if agent.speaks_at > now:
+            self._look(node, life, agent.speaks_at)
         else:
             young = not life.since or now - life.since < GROWTH_SECONDS + LOOK_SECONDS
             self._look(node, life, now + (LOOK_SECONDS if young else REST_LOOK_SECONDS))

@@ -93,7 +93,7 @@ class SimulatedAgent:
         self._conditions: tuple[Condition, ...] = ()
 
     @property
-    def busy_until(self) -> float:
+    def speaks_at(self) -> float:
         """When it has something to say of what it was asked last, on its clock."""
         settling = self._clock() < self._settling_until
         return min(self._settling_until, self._busy_until) if settling else self._busy_until
