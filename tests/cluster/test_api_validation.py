@@ -126,7 +126,8 @@ BAD: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "nodeSelector with a bad key": ({**SELECTOR, "nodeSelector": {"matchLabels": {"-": "x"}}}, KEY),
     # Not our words: the API server lists the choices itself.
     "mode in lower case": ({**SELECTOR, "mode": "enforce"}, '"Enforce", "Paused"'),
-    "unknown tuning": (ksmd(tuning="Fast"), '"Auto", "Fixed"'),
+    "Advisor below its floor": (ksmd(tuning="Advisor", cpuLimit="99m"), "a tenth of a CPU"),
+    "unknown tuning": (ksmd(tuning="Fast"), '"Auto", "Advisor", "Fixed"'),
     "unknown operator": (expression(operator="Is"), '"In", "NotIn", "Exists", "DoesNotExist"'),
     "namespace twice": ({"namespaces": ["web", "web"]}, "Duplicate value"),
 }
@@ -172,6 +173,8 @@ GOOD: Final[dict[str, dict[str, Any]]] = {
     "fractions as text": ksmd(cpuLimit="0.5"),
     "nanocores": ksmd(cpuLimit="1n"),
     "Fixed with its numbers": ksmd(**FIXED),
+    "Advisor with what it needs": ksmd(tuning="Advisor", cpuLimit="100m"),
+    "Advisor with a whole CPU": ksmd(tuning="Advisor", cpuLimit=1),
     "every optional value": ksmd(
         mergeAcrossNUMANodes=False, maxPageSharing=256, useZeroPages=True, smartScan=False
     ),

@@ -8,6 +8,13 @@ from cluster.stage import Stage
 from support import kernel
 
 
+def used(seconds: float) -> float:
+    """CPUs that ksmd has for so long."""
+    cpu, started = kernel.ksmd_cpu_seconds(), time.monotonic()
+    time.sleep(seconds)
+    return (kernel.ksmd_cpu_seconds() - cpu) / (time.monotonic() - started)
+
+
 def _reads(name: str, value: int) -> None:
     wait_until(lambda: kernel.counter(name) == value, 20, f"{name} reads {value}")
 
@@ -88,17 +95,45 @@ def test_the_cpu_limit_holds(stage: Stage) -> None:
     policy = stage.policy(ksmd={**greedy, "cpuLimit": f"{limit * 1000:.0f}m"})
     stage.wait_until_ready(policy)
 
-    def used(seconds: float) -> float:
-        cpu, started = kernel.ksmd_cpu_seconds(), time.monotonic()
-        time.sleep(seconds)
-        return (kernel.ksmd_cpu_seconds() - cpu) / (time.monotonic() - started)
-
     wait_until(lambda: used(1.0) <= limit * 1.5, 15, "ksmd comes down to its limit")
     share = used(10)
     print(f"ksmd used {share * 1000:.0f}m of {limit * 1000:.0f}m")
     assert share <= limit * 1.3
     # It is there to be used while there is work; a busy machine gives ksmd a turn now and then.
     wait_until(lambda: used(2.0) >= limit * 0.3, 60, "ksmd uses what it may")
+
+
+def test_ksmd_rests_when_all_is_merged(stage: Stage) -> None:
+    """The limit is there to be used while there is something to merge, not for ever."""
+    namespace = stage.namespace()
+    stage.pods(namespace, 3)
+    policy = stage.policy(ksmd={"cpuLimit": "1"})
+    stage.wait_until_ready(policy)
+    wait_until(lambda: kernel.counter("pages_sharing") > 1000, 60, "pages are shared")
+    wait_until(lambda: used(5.0) < 0.05, 60, "ksmd rests")
+    assert kernel.counter("run") == 1
+    shared = kernel.counter("pages_sharing")
+    stage.pods(namespace, 2, prefix="late")
+    wait_until(lambda: kernel.counter("pages_sharing") > 1.3 * shared, 60, "the late ones merge")
+
+
+def test_the_kernels_advisor_is_put_to_work_and_back(stage: Stage) -> None:
+    """Whoever trusts the kernel's judgement more has it, within the same limit."""
+    namespace = stage.namespace()
+    stage.pods(namespace, 2)
+    policy = stage.policy(ksmd={"tuning": "Advisor", "cpuLimit": "400m"})
+    stage.wait_until_ready(policy)
+    mode = kernel.KSM / "advisor_mode"
+    wait_until(lambda: "[scan-time]" in mode.read_text(), 20, "the advisor is on")
+    _reads("advisor_max_cpu", 40)
+    wait_until(lambda: kernel.counter("pages_sharing") > 1000, 60, "pages are shared")
+    holds_for(
+        lambda: "ExternallyModified" not in str(stage.node_status().get("conditions")),
+        3,
+        "what the advisor writes is nobody else's",
+    )
+    stage.edit(policy, ksmd={"tuning": "Auto"})
+    wait_until(lambda: "[none]" in mode.read_text(), 20, "the advisor is off")
 
 
 def test_scanning_waits_for_memory_to_be_needed(stage: Stage) -> None:

@@ -64,6 +64,7 @@ class Enrolment:
     Attributes:
         state: what is remembered; replaced as a whole when everything was given back.
         seen: what is known of containers beyond the state, by cgroup path.
+        begun: how many containers were enrolled so far.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Enrolment:
     ) -> None:
         self.state = state
         self.seen: dict[str, Seen] = {}
+        self.begun = 0
         self._host = host
         self._save = save
         self._metrics = metrics
@@ -149,6 +151,7 @@ class Enrolment:
         if new or intents:
             self._save()
         if done:
+            self.begun += fresh
             log.info(
                 "processes enrolled",
                 extra={

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GOVERNED = ("advisor_mode", "pages_to_scan", "sleep_millisecs", "run")
+GOVERNED = ("smart_scan", "advisor_mode", "pages_to_scan", "sleep_millisecs", "run")
 """Files that change with every measurement: after a restart what they hold is taken as ours."""
 
 
@@ -84,8 +84,8 @@ class Knobs:
                 self._yield(name, saved.written, value)
         self._save()
 
-    def notice(self) -> None:
-        """Give up the files that somebody else changed since our last write."""
+    def notice(self) -> KsmValues:
+        """Give up the files that somebody else changed since our last write; return all values."""
         now = self.read()
         for name, saved in self.state.baseline.files.items():
             value = now.get(name)
@@ -94,6 +94,7 @@ class Knobs:
             if value != saved.written:
                 self._yield(name, saved.written, value)
                 self._save()
+        return now
 
     def reclaim(self) -> None:
         """Take back what somebody else changed: the policy was edited since."""

@@ -1,31 +1,43 @@
-"""How much ksmd may scan: its CPU limit held by feedback on the CPU that it really used. Pure.
+"""What ksmd is told: a CPU limit held by feedback, and under it what the tuning asks for. Pure.
 
-What a page costs ksmd varies by more than a factor of thirty within seconds, so no formula on
-pages holds a limit. Every interval the CPU time of ksmd (schedstat) is set against a budget that
-grows with the limit. ``Auto`` sizes the batches so that ksmd stays just below it; whatever the
-tuning, a budget that is overdrawn stops ksmd (``run`` 0) until it is level again.
+What a page costs ksmd varies by more than a factor of thirty within seconds, and holes in address
+spaces cost it time without counting as pages, so no formula on pages holds a limit. Several times
+a second ksmd's CPU time (schedstat) is set against a budget that grows with the limit. A budget
+that is overdrawn stops ksmd (`run` 0) until it is level again: that holds whoever chooses the
+batches, the policy (`Fixed`), the kernel (`Advisor`) or we (`Auto`, which chooses them so that the
+budget is hardly ever overdrawn).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+from ksm_operator.agent.pace import Pace, Reading, burst, follow
 
 if TYPE_CHECKING:
     from ksm_operator.agent.wire import Ksmd
 
 INTERVAL: Final = 1.0
-"""Seconds between two measurements while ksmd may run."""
+"""Seconds between two decisions while ksmd may run."""
+SHORTEST_TICK: Final = 0.05
+TICK_SHARE: Final = 0.75
+"""Seconds between two looks at the budget, for each CPU of the limit: what ksmd can overdraw in
+between, on a whole CPU, is less than what the limit allows in a second."""
+REST_TICKS: Final = 4
+"""So many times as long outside of bursts, where ksmd uses a small part of its limit."""
 AIM: Final = 0.9
 """Share of the limit that `Auto` steers for, so that it rarely has to stop ksmd."""
-SLEEP_MILLISECONDS: Final = 20
-"""Pause between batches under `Auto`: the kernel's default."""
+BURST_SLEEP: Final = 20
+REST_SLEEP: Final = 1000
+"""Milliseconds between batches in a burst, the kernel's default, and outside of it."""
 START_PAGES: Final = 100
 LEAST_PAGES: Final = 16
 MOST_PAGES: Final = 20_000
-"""Batch sizes of `Auto`. ksmd holds its lock for a whole batch: 20,000 dear pages are 0.3 s."""
-CREDIT_SECONDS: Final = 0.5
-"""How much unused budget is kept: half a second's worth."""
+"""Batch sizes of `Auto`. ksmd looks at `run` between batches only: 20,000 dear pages are 0.3 s."""
+CREDIT_SECONDS: Final = 0.1
+"""How much unused budget is kept: a tenth of a second's worth."""
 MOST_DEBT: Final = 2.0
 """CPU seconds of overdraft that are remembered: more than one interval can bring."""
 AVAILABLE_HYSTERESIS: Final = 2
@@ -33,18 +45,23 @@ AVAILABLE_HYSTERESIS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """What was measured since the last decision.
+class Budget:
+    """CPU time that ksmd may use.
 
     Attributes:
-        seconds: length of the interval.
-        cpu_ns: CPU time of ksmd in it.
-        available_percent: MemAvailable in percent of MemTotal, now.
+        at: when it was reckoned, seconds on a clock that only moves forward.
+        cpu: CPU seconds of ksmd until then.
+        left: CPU seconds that may be used at once; negative while overdrawn.
     """
 
-    seconds: float
-    cpu_ns: int
-    available_percent: float
+    at: float
+    cpu: float
+    left: float = 0.0
+
+    def reckon(self, limit: float, at: float, cpu: float) -> Budget:
+        """Return the budget at a later moment, with the limit in CPUs."""
+        left = self.left + limit * (at - self.at) - (cpu - self.cpu)
+        return Budget(at, cpu, max(-MOST_DEBT, min(limit * CREDIT_SECONDS, left)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +70,44 @@ class Scanning:
 
     Attributes:
         run: whether it scans.
-        pages_to_scan: pages per batch.
+        pages_to_scan: pages per batch, unless the kernel's advisor chooses them.
         sleep_millisecs: pause between batches.
-        budget: CPU seconds that may be used at once; negative while overdrawn.
+        smart_scan: whether it passes over pages that did not merge before; None leaves it as it is.
+        budget: CPU time that may be used.
         wanted: whether memory is scarce enough to scan (`startBelowAvailablePercent`).
+        pace: how often `Auto` has all memory scanned.
+        burst_pages: the batch that kept ksmd at its limit in the last burst.
+        decided: what was measured at the last decision.
+        ran: seconds since then in which ksmd was told to scan.
     """
 
     run: bool
     pages_to_scan: int
     sleep_millisecs: int
-    budget: float = 0.0
-    wanted: bool = True
+    smart_scan: bool | None
+    budget: Budget
+    wanted: bool
+    pace: Pace
+    burst_pages: int
+    decided: Reading
+    ran: float = 0.0
 
 
-def start(ksmd: Ksmd, available_percent: float) -> Scanning:
-    """Return what to begin with, before anything was measured."""
-    pages, sleep = START_PAGES, SLEEP_MILLISECONDS
-    if ksmd.tuning == "Fixed" and ksmd.pages_to_scan and ksmd.sleep_milliseconds:
-        pages, sleep = ksmd.pages_to_scan, ksmd.sleep_milliseconds
-    wanted = scarce(ksmd, available_percent, scanning=False)
-    return Scanning(wanted, pages, sleep, 0.0, wanted)
+def start(ksmd: Ksmd, now: Reading, page_size: int) -> Scanning:
+    """Return what to begin with, after the first reading."""
+    wanted = scarce(ksmd, now.available_percent, scanning=False)
+    first = Scanning(
+        run=wanted,
+        pages_to_scan=ksmd.pages_to_scan or START_PAGES,
+        sleep_millisecs=ksmd.sleep_milliseconds or BURST_SLEEP,
+        smart_scan=None,
+        budget=Budget(now.at, now.cpu),
+        wanted=wanted,
+        pace=burst(now),
+        burst_pages=START_PAGES,
+        decided=now,
+    )
+    return _paced(first, ksmd, page_size) if ksmd.tuning == "Auto" else first
 
 
 def scarce(ksmd: Ksmd, available_percent: float, *, scanning: bool) -> bool:
@@ -83,26 +118,63 @@ def scarce(ksmd: Ksmd, available_percent: float, *, scanning: bool) -> bool:
     return available_percent < threshold + (AVAILABLE_HYSTERESIS if scanning else 0)
 
 
-def decide(now: Scanning, ksmd: Ksmd, sample: Sample) -> Scanning:
+def tick(scanning: Scanning, ksmd: Ksmd) -> float:
+    """Return the seconds until the budget has to be looked at again."""
+    if not scanning.wanted:
+        return INTERVAL
+    resting = ksmd.tuning == "Auto" and scanning.pace.period > 0
+    seconds = TICK_SHARE * limit_of(ksmd) * (REST_TICKS if resting else 1)
+    return min(INTERVAL, max(SHORTEST_TICK, seconds))
+
+
+def limit_of(ksmd: Ksmd) -> float:
+    """Return the limit in CPUs; ksmd is one thread and cannot use more than one."""
+    return min(1.0, ksmd.cpu_limit_milli_cpu / 1000)
+
+
+def meter(scanning: Scanning, ksmd: Ksmd, at: float, cpu: float) -> Scanning:
+    """Return what ksmd shall do after a look at its CPU time alone."""
+    ran = scanning.ran + (at - scanning.budget.at if scanning.run else 0.0)
+    budget = scanning.budget.reckon(limit_of(ksmd), at, cpu)
+    return replace(scanning, run=scanning.wanted and budget.left >= 0, budget=budget, ran=ran)
+
+
+def decide(scanning: Scanning, ksmd: Ksmd, now: Reading, page_size: int) -> Scanning:
     """Return what ksmd shall do next.
 
     Args:
-        now: what it was told in the interval that ends.
+        scanning: what it was told before.
         ksmd: the policy's tuning.
-        sample: what was measured in that interval.
+        now: what was measured.
+        page_size: bytes of a page.
     """
-    limit = ksmd.cpu_limit_milli_cpu / 1000
-    used = sample.cpu_ns / 1e9
-    budget = now.budget + limit * sample.seconds - used
-    budget = max(-MOST_DEBT, min(limit * CREDIT_SECONDS, budget))
-    wanted = scarce(ksmd, sample.available_percent, scanning=now.wanted)
-    decided = replace(now, run=wanted and budget >= 0, budget=budget, wanted=wanted)
-    if ksmd.tuning == "Fixed" or not now.run or sample.seconds <= 0:
-        return decided
-    return replace(
-        decided,
-        pages_to_scan=resize(now.pages_to_scan, used / sample.seconds, min(limit, 1.0) * AIM),
-    )
+    wanted = scarce(ksmd, now.available_percent, scanning=scanning.wanted)
+    used = now.cpu - scanning.decided.cpu
+    scanning = meter(replace(scanning, wanted=wanted, decided=now), ksmd, now.at, now.cpu)
+    ran, scanning = scanning.ran, replace(scanning, ran=0.0)
+    if ksmd.tuning != "Auto" or not wanted:
+        return scanning
+    if not scanning.pace.period and ran > 0 and used > 0:
+        pages = resize(scanning.burst_pages, used / ran, AIM * limit_of(ksmd))
+        scanning = replace(scanning, burst_pages=pages)
+    return _paced(replace(scanning, pace=follow(scanning.pace, now, page_size)), ksmd, page_size)
+
+
+def _paced(scanning: Scanning, ksmd: Ksmd, page_size: int) -> Scanning:
+    """Turn the pace into batches."""
+    pace = scanning.pace
+    pages, sleep = scanning.burst_pages, BURST_SLEEP
+    if pace.period:
+        every_second = scanning.decided.known / page_size / pace.period
+        sleep = REST_SLEEP
+        if every_second > MOST_PAGES:
+            sleep = round(REST_SLEEP * MOST_PAGES / every_second)
+        pages = max(1, math.ceil(every_second * sleep / 1000))
+        if sleep < BURST_SLEEP or pages / sleep > scanning.burst_pages / BURST_SLEEP:
+            # The limit does not allow even this; it is scanned as fast as it does.
+            pages, sleep = scanning.burst_pages, BURST_SLEEP
+    chosen = None if ksmd.smart_scan is not None else not (pace.thorough or pace.period)
+    return replace(scanning, pages_to_scan=pages, sleep_millisecs=sleep, smart_scan=chosen)
 
 
 def resize(pages: int, share: float, aim: float) -> int:

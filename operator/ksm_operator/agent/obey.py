@@ -9,15 +9,15 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
+from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.knobs import Knobs, Troubles
 from ksm_operator.agent.releasing import pause_before_release
-from ksm_operator.agent.settings import optional_values, scanning_values
+from ksm_operator.agent.settings import optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
-from ksm_operator.kernel import SysfsError, read_meminfo
+from ksm_operator.kernel import SysfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -37,6 +37,14 @@ CLEANUP_SECONDS: Final = 30.0
 CLEANUP_LEAST: Final = 1.0
 """ksmd forgets a process within one scan, and does not count a scan after which none is left."""
 CLEANUP_TICK: Final = 0.1
+OPTIONAL: Final = (
+    "merge_across_nodes",
+    "max_page_sharing",
+    "use_zero_pages",
+    "smart_scan",
+    "advisor_max_cpu",
+)
+"""Files that go back to what they held as soon as the policy does not set them any more."""
 BUSY_WAIT: Final = 0.005
 IDLE_GRACE: Final = 10.0
 """Seconds that ksmd goes on after the last process went, to drop its records of it."""
@@ -87,8 +95,7 @@ class Obedience:
         self._releasing: Generator[float, None, None] | None = None
         self._next_release = 0.0
         self._cleanup: tuple[int, float] | None = None
-        self._scanning: tuning.Scanning | None = None
-        self._measured = (0.0, 0)
+        self._governor = Governor(host, self.knobs)
         self._idle_since: float | None = None
 
     def resume(self, owner: Owner | None) -> None:
@@ -129,7 +136,7 @@ class Obedience:
             if self._edition is not None:
                 self.knobs.reclaim()
             self._edition = edition
-            self._scanning = None
+            self._governor.forget()
             self._optional_written = False
         if not self._optional_written:
             self._optional_written = True
@@ -141,7 +148,7 @@ class Obedience:
         values: dict[str, int | str] = {
             name: saved.before
             for name, saved in self.state.baseline.files.items()
-            if name in ("merge_across_nodes", "max_page_sharing", "use_zero_pages", "smart_scan")
+            if name in OPTIONAL
         }
         values.update(optional_values(ksmd))
         self.troubles = self.knobs.apply(values)
@@ -319,31 +326,26 @@ class Obedience:
             return float("inf")
         if self._cleanup is not None:
             return CLEANUP_TICK
-        self.knobs.notice()
         now = time.monotonic()
         enrolled = self.enrolment.enrolled_count() > 0
         self._idle_since = None if enrolled else self._idle_since or now
         idle = self._idle_since is not None and now - self._idle_since > IDLE_GRACE
-        # While processes are released ksmd goes on: before 6.6 a process's own counters, which only
-        # a scan corrects, are all that says how much of it is still merged.
+        # While processes are released ksmd goes on, and makes haste where it is waited for: before
+        # 6.6 a process's own counters, which only a scan corrects, are all that says how much of it
+        # is still merged.
         if spec is None or spec.desired_state == "Paused" or idle:
-            self._scanning = None
+            self.knobs.notice()
+            self._governor.forget()
             self.stop_ksmd()
             return float("inf")
         policy = spec.policy or NodePolicy()
-        memory = read_meminfo()
-        available = 100 * memory.get("MemAvailable", 0) / max(1, memory.get("MemTotal", 0))
-        cpu_ns = self._host.ksmd_cpu_ns()
-        if self._scanning is None:
-            self._scanning = tuning.start(policy.ksmd, available)
-        else:
-            seconds = now - self._measured[0]
-            sample = tuning.Sample(seconds, cpu_ns - self._measured[1], available)
-            self._scanning = tuning.decide(self._scanning, policy.ksmd, sample)
-        self._measured = (now, cpu_ns)
-        troubles = self.knobs.apply(scanning_values(self._scanning))
-        self._note(troubles)
-        return tuning.INTERVAL
+        leaving = bool(self._leaving) or spec.desired_state == "Released"
+        waited_for = leaving and not self._host.features.smaps_shows_merged
+        hurry = waited_for or not enrolled
+        troubles, pause = self._governor.step(policy.ksmd, self.enrolment.begun, hurry=hurry)
+        if troubles is not None:
+            self._note(troubles)
+        return pause
 
     def _note(self, troubles: Troubles) -> None:
         if troubles.read_only or troubles.refused:

@@ -17,7 +17,9 @@ REFUSED_WHILE_SHARED: Final = ("merge_across_nodes", "max_page_sharing")
 
 def optional_values(ksmd: Ksmd) -> dict[str, int]:
     """Return the values that the policy sets explicitly, by file."""
+    advised = ksmd.tuning == "Advisor"
     asked = {
+        "advisor_max_cpu": advisor_percent(ksmd.cpu_limit_milli_cpu) if advised else None,
         "merge_across_nodes": ksmd.merge_across_numa_nodes,
         "max_page_sharing": ksmd.max_page_sharing,
         "use_zero_pages": ksmd.use_zero_pages,
@@ -26,14 +28,27 @@ def optional_values(ksmd: Ksmd) -> dict[str, int]:
     return {name: int(value) for name, value in asked.items() if value is not None}
 
 
-def scanning_values(scanning: Scanning) -> dict[str, int | str]:
+def advisor_percent(milli_cpu: int) -> int:
+    """Return a CPU limit as the kernel's advisor takes it: percent of one CPU, at most all of it.
+
+    What a fraction of a percent is too much by, the budget takes back.
+    """
+    return min(100, -(-milli_cpu // 10))
+
+
+def scanning_values(scanning: Scanning, ksmd: Ksmd) -> dict[str, int | str]:
     """Return the values of the scan itself, `run` last.
 
-    The kernel's own advisor overwrites pages_to_scan and refuses writes to it, so it is off.
+    The kernel's own advisor overwrites pages_to_scan and refuses writes to it, so it is off where
+    we choose the batches.
     """
-    return {
-        "advisor_mode": "none",
-        "pages_to_scan": scanning.pages_to_scan,
-        "sleep_millisecs": scanning.sleep_millisecs,
-        "run": int(scanning.run),
-    }
+    values: dict[str, int | str] = {"advisor_mode": "scan-time"}
+    if ksmd.tuning != "Advisor":
+        values = {
+            "advisor_mode": "none",
+            "pages_to_scan": scanning.pages_to_scan,
+            "sleep_millisecs": scanning.sleep_millisecs,
+        }
+    if scanning.smart_scan is not None:
+        values["smart_scan"] = int(scanning.smart_scan)
+    return values | {"run": int(scanning.run)}

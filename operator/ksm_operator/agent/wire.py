@@ -262,7 +262,7 @@ def unknown_terms(spec: NodeSpec) -> list[str]:
         unknown.append(f"runningPods {policy.enrollment.running_pods}")
     if policy.enrollment.consent not in ("OptOut", "OptIn"):
         unknown.append(f"consent {policy.enrollment.consent}")
-    if policy.ksmd.tuning not in ("Auto", "Fixed"):
+    if policy.ksmd.tuning not in ("Auto", "Advisor", "Fixed"):
         unknown.append(f"tuning {policy.ksmd.tuning}")
     for selector in (policy.namespace_selector, policy.pod_selector):
         unknown += [

@@ -34,7 +34,9 @@ class EnrollmentOnNode(Model):
 class KsmdOnNode(KsmdSysfs):
     """How ksmd is tuned on this node; quantities are resolved."""
 
-    tuning: Annotated[Literal["Auto", "Fixed"], Field(description="As in the policy.")] = "Auto"
+    tuning: Annotated[
+        Literal["Auto", "Advisor", "Fixed"], Field(description="As in the policy.")
+    ] = "Auto"
     cpu_limit_milli_cpu: Annotated[
         int,
         Field(

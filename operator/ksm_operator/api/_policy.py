@@ -77,7 +77,7 @@ class KsmdSysfs(Model):
         bool | None,
         Field(
             description="smart_scan (kernel 6.7 or newer): skip pages that failed to merge before. "
-            "Left as found when not set."
+            "When not set, Auto switches it as needed, and the others leave it as found."
         ),
     ] = None
 
@@ -86,11 +86,12 @@ class Ksmd(KsmdSysfs):
     """How ksmd, the kernel's scanner, is tuned on the nodes of the policy."""
 
     tuning: Annotated[
-        Literal["Auto", "Fixed"],
+        Literal["Auto", "Advisor", "Fixed"],
         Field(
-            description="Auto: the agent chooses how much ksmd scans. Fixed: pagesToScan and "
-            "sleepMilliseconds as written. Both stay below cpuLimit, by feedback on the CPU time "
-            "that ksmd really used."
+            description="Auto: the agent has ksmd scan at once where memory is new, and then as "
+            "often as that pays. Advisor: the kernel's own (6.8 or newer; Auto before). Fixed: "
+            "pagesToScan and sleepMilliseconds as written. All stay below cpuLimit, by feedback on "
+            "the CPU time that ksmd really used."
         ),
     ] = "Auto"
     cpu_limit: Annotated[
@@ -283,6 +284,13 @@ class KSMPolicySpec(Model):
                     "!(has(self.pagesToScan) || has(self.sleepMilliseconds))",
                     "ksmd.pagesToScan and ksmd.sleepMilliseconds are obeyed only with "
                     "tuning: Fixed: add it, or remove them",
+                ),
+                rule(
+                    "self.tuning != 'Advisor' || type(self.cpuLimit) == int || "
+                    "!isQuantity(string(self.cpuLimit)) || "
+                    "quantity(string(self.cpuLimit)).compareTo(quantity('100m')) >= 0",
+                    "the kernel's advisor uses at least a tenth of a CPU: with ksmd.tuning Advisor "
+                    "write ksmd.cpuLimit 100m or more, or use tuning: Auto",
                 ),
                 # The rules are judged on the default as written here, before nested defaults.
                 default={"tuning": "Auto"},

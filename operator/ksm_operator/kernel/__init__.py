@@ -18,7 +18,7 @@ module                 what it answers
 :mod:`.errors`         `KernelError` and its kinds
 :mod:`.procfs`         `Process(pid, start_time)`, `find_process(pid)`, `is_alive(process)`,
                        `read_stat/read_status/read_cgroup(pid)`, `read_meminfo()`,
-                       `page_size()`, `boot_id()`
+                       `read_vmstat()`, `page_size()`, `boot_id()`
 :mod:`.ksm_stat`       `read_ksm_stat(process) -> KsmStat`, `find_ksmd() -> pid | None`,
                        `ksmd_cpu_ns(pid) -> int`
 :mod:`.smaps`          `read_vmas(process) -> list[Vma]`: ranges, flags, merged bytes;
@@ -129,6 +129,7 @@ from ksm_operator.kernel.procfs import (
     read_meminfo,
     read_stat,
     read_status,
+    read_vmstat,
 )
 from ksm_operator.kernel.ranges import Range
 from ksm_operator.kernel.release import ReleaseProgress, release
@@ -231,6 +232,7 @@ __all__ = [
     "read_stat",
     "read_status",
     "read_vmas",
+    "read_vmstat",
     "release",
     "release_all",
     "relieve",

@@ -325,6 +325,18 @@ def read_meminfo(*, proc: Path = PROC) -> dict[str, int]:
     return parse_meminfo((proc / "meminfo").read_text(encoding="ascii", errors="replace"))
 
 
+def read_vmstat(*, proc: Path = PROC) -> dict[str, int]:
+    """Counters of the node's memory since boot, by /proc/vmstat's names (`cow_ksm`)."""
+    text = (proc / "vmstat").read_text(encoding="ascii", errors="replace")
+    counters: dict[str, int] = {}
+    for line in text.splitlines():
+        name, _, number = line.partition(" ")
+        count = parse_count(number)
+        if count is not None:
+            counters[name] = count
+    return counters
+
+
 def boot_id(*, proc: Path = PROC) -> str:
     """The id that the kernel made at boot; /run and pids mean nothing beyond it."""
     return (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -90,16 +90,7 @@ def set_registers(tid: int, registers: ctypes.Structure) -> None:
 def rseq_address(tid: int) -> int | None:
     """Where a stopped thread has registered its `struct rseq`; None if it has not (or pre-5.13)."""
     configuration = _RseqConfiguration()
-    try:
-        request(
-            PTRACE_GET_RSEQ_CONFIGURATION,
-            tid,
-            ctypes.sizeof(configuration),
-            ctypes.addressof(configuration),
-        )
-    except OSError as error:
-        if error.errno == errno.ESRCH:
-            raise
+    if not _tells(PTRACE_GET_RSEQ_CONFIGURATION, tid, configuration):
         return None
     return int(configuration.rseq_abi_pointer) or None
 
@@ -119,18 +110,20 @@ def dispatches_system_calls(tid: int) -> bool:
     False on kernels before 6.4, which do not tell.
     """
     configuration = _SyscallUserDispatch()
+    return _tells(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, configuration) and bool(
+        configuration.mode
+    )
+
+
+def _tells(what: int, tid: int, answer: ctypes.Structure) -> bool:
+    """Have a structure filled in; False on a kernel that does not know the request."""
     try:
-        request(
-            PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG,
-            tid,
-            ctypes.sizeof(configuration),
-            ctypes.addressof(configuration),
-        )
+        request(what, tid, ctypes.sizeof(answer), ctypes.addressof(answer))
     except OSError as error:
         if error.errno == errno.ESRCH:
             raise
         return False
-    return bool(configuration.mode)
+    return True
 
 
 def signal_mask(tid: int) -> int:

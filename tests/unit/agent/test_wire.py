@@ -30,7 +30,7 @@ SELECTORS = st.builds(
 )
 KSMD = st.builds(
     api.KsmdOnNode,
-    tuning=st.sampled_from(["Auto", "Fixed"]),
+    tuning=st.sampled_from(["Auto", "Advisor", "Fixed"]),
     cpu_limit_milli_cpu=st.integers(1, 100_000),
     pages_to_scan=st.none() | st.integers(1, 1_000_000),
     sleep_milliseconds=st.none() | st.integers(1, 3_600_000),

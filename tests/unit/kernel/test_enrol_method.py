@@ -8,28 +8,8 @@ from ksm_operator.kernel import KernelFeatures, KsmStat, needs_repair
 from ksm_operator.kernel.enrol import LARGE_RESERVATION_BYTES, MANY_RANGES, method_for
 from ksm_operator.kernel.mergeable import marks_everything
 from ksm_operator.kernel.smaps import Vma
+from unit.kernel.kernels import NEWEST
 
-NEW = KernelFeatures(
-    release="6.18.0",
-    machine="x86_64",
-    has_ksm=True,
-    method="Prctl",
-    unsupported=None,
-    fork_inherits=True,
-    exec_inherits=True,
-    exec_merges=True,
-    new_ranges_join=True,
-    scan_skips_holes=True,
-    unmerge_keeps_flags=True,
-    ksm_stat_shows_flag=True,
-    has_general_profit=True,
-    has_advisor=True,
-    has_smart_scan=True,
-    smaps_shows_merged=True,
-    has_fanotify=True,
-    can_suspend_seccomp=True,
-    cgroup_version=2,
-)
 PLAIN = Vma(0, 4096, "", frozenset(), 4096, 4096, 0)
 MANY = [PLAIN] * (MANY_RANGES + 1)
 RESERVED = [replace(PLAIN, end=LARGE_RESERVATION_BYTES + 2 * 4096)]
@@ -39,16 +19,16 @@ UNTOUCHED = [replace(RESERVED[0], rss_bytes=0, anonymous_bytes=0)]
 @pytest.mark.parametrize(
     ("features", "vmas", "method"),
     [
-        (NEW, [PLAIN], "Prctl"),
-        (NEW, MANY, "Prctl"),
-        (NEW, RESERVED, "Prctl"),
-        (replace(NEW, method="Madvise"), [PLAIN], "Madvise"),
-        (replace(NEW, new_ranges_join=False), [PLAIN], "Prctl"),
-        (replace(NEW, new_ranges_join=False), MANY, "Madvise"),
-        (replace(NEW, scan_skips_holes=False), RESERVED, "Madvise"),
-        (replace(NEW, scan_skips_holes=None), RESERVED, "Madvise"),
-        (replace(NEW, scan_skips_holes=False), UNTOUCHED, "Prctl"),
-        (replace(NEW, scan_skips_holes=False), [PLAIN], "Prctl"),
+        (NEWEST, [PLAIN], "Prctl"),
+        (NEWEST, MANY, "Prctl"),
+        (NEWEST, RESERVED, "Prctl"),
+        (replace(NEWEST, method="Madvise"), [PLAIN], "Madvise"),
+        (replace(NEWEST, new_ranges_join=False), [PLAIN], "Prctl"),
+        (replace(NEWEST, new_ranges_join=False), MANY, "Madvise"),
+        (replace(NEWEST, scan_skips_holes=False), RESERVED, "Madvise"),
+        (replace(NEWEST, scan_skips_holes=None), RESERVED, "Madvise"),
+        (replace(NEWEST, scan_skips_holes=False), UNTOUCHED, "Prctl"),
+        (replace(NEWEST, scan_skips_holes=False), [PLAIN], "Prctl"),
     ],
 )
 def test_the_prctl_unless_it_would_hurt(
@@ -72,11 +52,11 @@ def test_stack_and_code_tell_who_marked() -> None:
 @pytest.mark.parametrize(
     ("features", "rmap_items", "repair"),
     [
-        (replace(NEW, exec_merges=False), 0, True),
-        (replace(NEW, exec_merges=False), 5, False),
-        (replace(NEW, exec_merges=None), 0, False),
-        (NEW, 0, False),
-        (replace(NEW, exec_inherits=False, exec_merges=False), 0, False),
+        (replace(NEWEST, exec_merges=False), 0, True),
+        (replace(NEWEST, exec_merges=False), 5, False),
+        (replace(NEWEST, exec_merges=None), 0, False),
+        (NEWEST, 0, False),
+        (replace(NEWEST, exec_inherits=False, exec_merges=False), 0, False),
     ],
     ids=["never scanned", "scanned", "not known", "works", "not inherited"],
 )

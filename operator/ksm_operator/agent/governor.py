@@ -1,0 +1,103 @@
+"""Measures what ksmd does and tells it what to do next: the hands of `ksmd.decide`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ksm_operator.agent import ksmd as tuning
+from ksm_operator.agent.pace import Reading
+from ksm_operator.agent.settings import scanning_values
+from ksm_operator.kernel import page_size, read_meminfo, read_vmstat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ksm_operator.agent.host import Host
+    from ksm_operator.agent.knobs import Knobs, Troubles
+    from ksm_operator.agent.wire import Ksmd
+    from ksm_operator.kernel import KsmValues
+
+
+class Governor:
+    """Governs ksmd on one node.
+
+    Attributes:
+        scanning: what ksmd was told last; None while it is not governed.
+    """
+
+    def __init__(
+        self, host: Host, knobs: Knobs, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.scanning: tuning.Scanning | None = None
+        self._host = host
+        self._knobs = knobs
+        self._clock = clock
+        self._next_decision = 0.0
+        self._hurried = 0
+
+    def forget(self) -> None:
+        """Begin anew at the next step: the policy was edited, or ksmd was stopped meanwhile."""
+        self.scanning = None
+
+    def step(
+        self, ksmd: Ksmd, containers: int, *, hurry: bool = False
+    ) -> tuple[Troubles | None, float]:
+        """Look at ksmd, and tell it something else if that is needed.
+
+        Args:
+            ksmd: what the policy says.
+            containers: how many were enrolled since the agent began.
+            hurry: whether somebody waits for ksmd's counters to become true, which takes a scan.
+
+        Returns:
+            What could not be written, None if nothing had to be, and the seconds until the next
+            step.
+        """
+        now, before = self._clock(), self.scanning
+        if before is not None and now < self._next_decision:
+            told = tuning.meter(before, ksmd, now, self._host.ksmd_cpu_ns() / 1e9)
+            self.scanning = told
+            troubles = None
+            if told.run != before.run:
+                troubles = self._knobs.apply({"run": int(told.run)})
+        else:
+            values = self._knobs.notice()
+            if ksmd.tuning == "Advisor" and values.advisor_mode is None:
+                # Which advisor_max_cpu, missing too, reports.
+                ksmd = msgspec.structs.replace(ksmd, tuning="Auto")
+            self._hurried += hurry
+            reading = self._read(values, now, containers + self._hurried)
+            if before is None:
+                told = tuning.start(ksmd, reading, page_size())
+            else:
+                told = tuning.decide(before, ksmd, reading, page_size())
+            self.scanning = told
+            self._next_decision = now + tuning.INTERVAL
+            troubles = self._knobs.apply(scanning_values(told, ksmd))
+        soon = min(tuning.tick(told, ksmd), self._next_decision - now)
+        return troubles, max(0.0, soon)
+
+    def _read(self, values: KsmValues, now: float, news: int) -> Reading:
+        memory = read_meminfo()
+        known = (
+            values.pages_shared,
+            values.pages_sharing,
+            values.pages_unshared,
+            values.pages_volatile,
+        )
+        return Reading(
+            at=now,
+            cpu=self._host.ksmd_cpu_ns() / 1e9,
+            full_scans=values.full_scans or 0,
+            breaks=read_vmstat().get("cow_ksm", 0),
+            news=news,
+            saved=values.saved_bytes(page_size()),
+            known=page_size() * sum(one or 0 for one in known),
+            anonymous=memory.get("AnonPages", 0),
+            available_percent=100
+            * memory.get("MemAvailable", 0)
+            / max(1, memory.get("MemTotal", 0)),
+        )

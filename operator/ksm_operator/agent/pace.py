@@ -1,0 +1,185 @@
+"""How often `Auto` has all memory scanned: at once while new, then as often as that pays. Pure.
+
+A page merges at the second look at the earliest, because its checksum has to stay as it was. So
+whenever processes were enrolled or memory has grown, a burst goes over all memory as fast as the
+CPU limit lets it, until every page had the looks that it needs. Then scans are spread out: a
+scan that was not worth its CPU doubles the time that the next one takes, one that was worth it
+twice over halves it, so that the last CPU second spent is about worth its price.
+
+What a scan is worth is what it merged, times how long that is likely to stay merged: memory that
+is written again at once (a garbage collector's) is not worth merging however much of it there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+BURST_SCANS: Final = 3
+"""Ends of scans until new memory was seen to: one was under way when the burst began, and it takes
+two that see every page."""
+QUICK_SCAN: Final = 5.0
+"""Seconds. So short a scan may have ended and begun anew between two looks: one more is waited
+for, to be sure of a whole one."""
+SHORTEST_PERIOD: Final = 2.0
+LONGEST_PERIOD: Final = 960.0
+"""Seconds that a scan may take outside of bursts."""
+FIRST_SHARE: Final = 0.02
+MOST_FIRST_PERIOD: Final = 60.0
+"""The first scan after a burst takes so long that it costs this share of a CPU, but no longer: a
+program that was started just now fills its memory in the next minute."""
+OLD_SHARE: Final = 1 / 8
+"""Of all memory in a burst: with less that was known before, there is hardly a page to meet that
+is passed over."""
+PRICE: Final = 4 << 30
+"""Bytes that have to be kept for a second to be worth a CPU second: nodes are sold with about
+4 GiB of memory for each CPU."""
+DEAR_PERCENT: Final = 25.0
+"""Below this share of memory available it counts for more, at most five times as much."""
+LONGEST_LIFE: Final = 600.0
+"""Seconds that a merged page is taken to stay merged at most."""
+LEAST_GROWTH: Final = 64 << 20
+GROWTH_SHARE: Final = 1 / 32
+"""Bytes, and share of the node's anonymous memory, by which it has to grow to be looked at."""
+MOST_GROWTH: Final = 8
+"""How many times as much it takes at most after growth in which nothing was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was measured up to a moment; all but the last two grow for ever.
+
+    Attributes:
+        at: seconds on a clock that only moves forward.
+        cpu: CPU seconds of ksmd.
+        full_scans: scans of all memory that have ended.
+        breaks: merged pages that were written to since (cow_ksm of /proc/vmstat, Linux 5.18; 0
+            before).
+        news: containers that were enrolled, and other reasons to scan at once.
+        saved: bytes that merging gives back now.
+        known: bytes of memory that the last scan went over.
+        anonymous: bytes of anonymous memory on the node.
+        available_percent: MemAvailable in percent of MemTotal.
+    """
+
+    at: float
+    cpu: float
+    full_scans: int
+    breaks: int
+    news: int
+    saved: int
+    known: int
+    anonymous: int
+    available_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast to scan now.
+
+    Attributes:
+        period: seconds that a scan of all memory may take; 0 in a burst.
+        thorough: whether pages that did not merge before are looked at too (`smart_scan` 0): a
+            page that is passed over cannot meet its like.
+        ends: the number of ended scans at which the next step of a burst is due.
+        again: whether something new came during the burst.
+        grew: whether it was growth, and no new process, that the burst began with.
+        growth: by how many times the least growth memory has to grow to be looked at.
+        anonymous: anonymous memory from which growth counts.
+        news: of it, what was seen to.
+        began: what was measured when the burst began.
+        scan: what was measured when the present scan began.
+    """
+
+    period: float
+    thorough: bool
+    ends: int
+    again: bool
+    grew: bool
+    growth: float
+    anonymous: int
+    news: int
+    began: Reading
+    scan: Reading
+
+
+def burst(now: Reading, *, growth: float = 1.0, grew: bool = False) -> Pace:
+    """Return the pace for memory that ksmd has not looked at."""
+    return Pace(
+        period=0.0,
+        thorough=False,
+        ends=now.full_scans + BURST_SCANS - 1,
+        again=False,
+        grew=grew,
+        growth=growth,
+        anonymous=now.anonymous,
+        news=now.news,
+        began=now,
+        scan=now,
+    )
+
+
+def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
+    """Return the pace from now on."""
+    pace = replace(pace, anonymous=min(pace.anonymous, now.anonymous))
+    came, grew = now.news > pace.news, _grew(pace, now)
+    if not pace.period:
+        return _in_burst(pace, now, page_size, fresh=came or grew)
+    if came or grew:
+        return burst(now, growth=pace.growth, grew=not came)
+    if now.full_scans == pace.scan.full_scans:
+        return pace
+    worth = value(pace.scan, now, page_size)
+    period = pace.period
+    if worth < 1:
+        period = min(LONGEST_PERIOD, 2 * period)
+    elif worth >= 2:  # noqa: PLR2004 - half as much in half the time would still pay
+        period = max(SHORTEST_PERIOD, period / 2)
+    return replace(pace, period=period, scan=now)
+
+
+def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
+    if fresh:
+        pace = replace(pace, again=True, news=now.news, anonymous=now.anonymous)
+    if now.full_scans == pace.scan.full_scans:
+        return pace
+    scan = pace.scan
+    pace = replace(pace, scan=now)
+    if now.full_scans < pace.ends:
+        return pace
+    if not pace.thorough:
+        old = pace.began.known > OLD_SHARE * now.known
+        sure = 2 if old and now.at - scan.at < QUICK_SCAN else 1
+        return replace(pace, thorough=True, ends=now.full_scans + sure)
+    growth = pace.growth
+    if pace.grew:
+        paid = value(pace.began, now, page_size) >= 1
+        growth = 1.0 if paid else min(MOST_GROWTH, 2 * growth)
+    if pace.again:
+        return replace(burst(now, growth=growth, grew=pace.grew), anonymous=pace.anonymous)
+    if value(scan, now, page_size) >= 1:
+        return replace(pace, ends=now.full_scans + 1)
+    cost = (now.cpu - scan.cpu) / (now.full_scans - scan.full_scans)
+    first = min(MOST_FIRST_PERIOD, cost / FIRST_SHARE)
+    return replace(pace, period=max(SHORTEST_PERIOD, first), growth=growth)
+
+
+def _grew(pace: Pace, now: Reading) -> bool:
+    least = max(LEAST_GROWTH, GROWTH_SHARE * now.anonymous)
+    return now.anonymous - pace.anonymous >= pace.growth * least
+
+
+def value(since: Reading, now: Reading, page_size: int) -> float:
+    """Return what ksmd's work between two readings was worth, as a multiple of what it cost.
+
+    The memory that it merged anew, whether or not that is still merged, times the time that
+    merged memory lives at the rate at which it was written to meanwhile.
+    """
+    broken = page_size * (now.breaks - since.breaks)
+    merged = max(0, now.saved - since.saved + broken)
+    life = LONGEST_LIFE
+    if broken:
+        life = min(life, max(now.saved, 1) * (now.at - since.at) / broken)
+    scarcity = max(5.0, min(DEAR_PERCENT, now.available_percent)) / DEAR_PERCENT
+    cost = max(now.cpu - since.cpu, 1e-6) * PRICE * scarcity
+    return merged * life / cost

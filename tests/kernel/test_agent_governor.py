@@ -1,0 +1,153 @@
+"""The governor with the real ksmd: all is merged, and then ksmd rests."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kernel.conftest import PATIENCE_SECONDS, Holders, Target
+from kernel.test_release import merged
+from ksm_operator.agent.governor import Governor
+from ksm_operator.agent.host import Host, boot_time
+from ksm_operator.agent.knobs import Knobs
+from ksm_operator.agent.settings import optional_values
+from ksm_operator.agent.state import State
+from ksm_operator.agent.wire import Ksmd
+from ksm_operator.kernel import Hierarchy, KernelFeatures, KsmSysfs, Tracer, enrol, find_ksmd
+from support import kernel
+
+MIB = 1 << 20
+SIZE = 48
+
+
+class Governed:
+    """Ksmd with a governor, as the agent's loop lets it work."""
+
+    def __init__(self, host: Host) -> None:
+        self.state = State("boot")
+        self.knobs = Knobs(host.sysfs, self.state, lambda: None)
+        self.governor = Governor(host, self.knobs)
+        self.ksmd = Ksmd(cpu_limit_milli_cpu=500)
+        self.containers = 0
+        self.hurry = False
+
+    def enrol(self, target: Target, tracer: Tracer) -> Target:
+        """A new container."""
+        enrol(target.process, tracer)
+        self.containers += 1
+        return target
+
+    def until(self, done: Callable[[], object], what: str) -> None:
+        """Let it work until something is so."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not done():
+            _, pause = self.governor.step(self.ksmd, self.containers, hurry=self.hurry)
+            time.sleep(pause)
+            assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what}"
+
+    def rests(self) -> bool:
+        """Whether the burst is over."""
+        scanning = self.governor.scanning
+        return scanning is not None and scanning.pace.period > 0
+
+
+@pytest.fixture
+def governed(
+    ksm_settings: dict[str, bytes], hierarchy: Hierarchy, features: KernelFeatures, tracer: object
+) -> Iterator[Governed]:
+    """A governor of this machine; what it writes is given back by its own baseline."""
+    ksmd = find_ksmd()
+    assert ksmd is not None
+    host = Host(
+        sysfs=KsmSysfs(),
+        hierarchy=hierarchy,
+        features=features,
+        tracer=tracer,  # type: ignore[arg-type] # never asked
+        boot_time=boot_time(),
+        ksmd=ksmd,
+    )
+    before = kernel.settings()
+    made = Governed(host)
+    yield made
+    assert made.knobs.restore() == ()
+    assert kernel.settings() == before
+
+
+def all_merged(*targets: Target, size: int = SIZE) -> bool:
+    """Whether they hold next to nothing of what they wrote alone."""
+    return all(merged(one) >= 0.98 * size * MIB for one in targets)
+
+
+def test_all_is_merged_and_then_ksmd_rests(
+    governed: Governed, holder: Holders, tracer: Tracer
+) -> None:
+    """What a policy is for, and what its nodes pay for it once that is done."""
+    pair = [governed.enrol(holder(SIZE), tracer) for _ in range(2)]
+    governed.until(lambda: all_merged(*pair), "the pair is merged")
+    governed.until(governed.rests, "the burst is over")
+    assert kernel.counter("run") == 1
+    late = governed.enrol(holder(SIZE), tracer)
+    governed.until(lambda: all_merged(late), "one that came later is merged")
+
+
+def test_those_that_are_passed_over_meet_their_like(
+    governed: Governed, holder: Holders, tracer: Tracer
+) -> None:
+    """Smart scan looks at old pages in one scan of nine, and two that it skips never meet."""
+    if not (kernel.KSM / "smart_scan").exists():
+        pytest.skip("this kernel has no smart scan (6.7)")
+    governed.ksmd = Ksmd(
+        tuning="Fixed",
+        cpu_limit_milli_cpu=1000,
+        pages_to_scan=20000,
+        sleep_milliseconds=1,
+        smart_scan=True,
+    )
+    governed.knobs.apply(optional_values(governed.ksmd))
+    kinds, size = [holder, *(holder.others() for _ in range(4))], 8
+    old = []
+    for kind in kinds:  # which scans each is passed over in differs with its age
+        old.append(governed.enrol(kind(size), tracer))
+        scans = kernel.counter("full_scans")
+        governed.until(lambda scans=scans: kernel.counter("full_scans") > scans + 30, "it is old")  # type: ignore[misc]
+    governed.ksmd = Ksmd(cpu_limit_milli_cpu=500)
+    governed.governor.forget()
+    new = [governed.enrol(kind(size), tracer) for kind in kinds]
+    governed.until(lambda: all_merged(*old, *new, size=size), "they are merged")
+
+
+def test_it_makes_haste_for_who_waits(governed: Governed, holder: Holders, tracer: Tracer) -> None:
+    """A release on an old kernel is over only when a scan has corrected the counters."""
+    governed.enrol(holder(SIZE), tracer)
+    governed.until(governed.rests, "the burst is over")
+    scans = kernel.counter("full_scans")
+    governed.hurry = True
+    governed.until(lambda: kernel.counter("full_scans") > scans + 5, "it scans")
+    governed.hurry = False
+    governed.until(governed.rests, "the burst is over again")
+
+
+def test_the_kernels_advisor(governed: Governed) -> None:
+    """It chooses the batches, within the limit; what it changed is given back."""
+    if not (kernel.KSM / "advisor_mode").exists():
+        pytest.skip("this kernel has no advisor (6.8)")
+    governed.ksmd = Ksmd(tuning="Advisor", cpu_limit_milli_cpu=300)
+    governed.knobs.apply(optional_values(governed.ksmd))
+    governed.until(lambda: kernel.counter("run") == 1, "ksmd runs")
+    assert "[scan-time]" in (kernel.KSM / "advisor_mode").read_text()
+    assert kernel.counter("advisor_max_cpu") == 30
+    assert governed.knobs.notice().pages_to_scan, "what the advisor writes is nobody's"
+    assert not governed.state.yielded
+    governed.ksmd = Ksmd()
+    governed.governor.forget()
+    governed.until(lambda: "[none]" in (kernel.KSM / "advisor_mode").read_text(), "it is off")
+
+
+def test_a_kernel_without_an_advisor_is_governed(governed: Governed) -> None:
+    """The policy is for many nodes, and not all have the newest kernel."""
+    if (kernel.KSM / "advisor_mode").exists():
+        pytest.skip("this kernel has an advisor")
+    governed.ksmd = Ksmd(tuning="Advisor", cpu_limit_milli_cpu=300)
+    troubles = governed.knobs.apply(optional_values(governed.ksmd))
+    assert troubles.missing == ("advisor_max_cpu",)
+    governed.until(lambda: kernel.counter("run") == 1, "ksmd runs")

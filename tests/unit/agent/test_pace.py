@@ -1,0 +1,224 @@
+"""How often all memory is scanned, and why."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksm_operator.agent.pace import (
+    LEAST_GROWTH,
+    LONGEST_LIFE,
+    LONGEST_PERIOD,
+    MOST_FIRST_PERIOD,
+    PRICE,
+    SHORTEST_PERIOD,
+    Pace,
+    Reading,
+    burst,
+    follow,
+    value,
+)
+
+PAGE = 4096
+GIB = 1 << 30
+START = Reading(
+    at=0.0,
+    cpu=0.0,
+    full_scans=10,
+    breaks=0,
+    news=1,
+    saved=0,
+    known=GIB,
+    anonymous=GIB,
+    available_percent=50.0,
+)
+
+
+def later(before: Reading, seconds: float = 1.0, **changes: float) -> Reading:
+    """A reading some time after another, with more of some things."""
+    added = {name: getattr(before, name) + more for name, more in changes.items()}
+    return replace(before, at=before.at + seconds, **added)
+
+
+def scanned(before: Reading, *, seconds: float = 10.0, cpu: float = 1.0, **more: float) -> Reading:
+    """A reading at the end of one more scan."""
+    return later(before, seconds, full_scans=1, cpu=cpu, **more)
+
+
+def at_rest(reading: Reading = START, *, cpu: float = 1.0) -> tuple[Pace, Reading]:
+    """The pace after a burst in which nothing was found."""
+    pace = burst(reading)
+    while not pace.period:
+        reading = scanned(reading, cpu=cpu)
+        pace = follow(pace, reading, PAGE)
+    return pace, reading
+
+
+def test_a_burst_sees_every_page_twice() -> None:
+    """Nothing merges before its second look, and the first scan was under way already."""
+    pace, reading = at_rest()
+    assert reading.full_scans - START.full_scans == 3
+    assert pace.thorough
+
+
+def test_a_burst_in_old_memory_ends_with_a_whole_thorough_scan() -> None:
+    """A page that smart scan passes over cannot meet its like among the new ones."""
+    pace, reading, thorough = burst(START), START, []
+    while not pace.period:
+        reading = scanned(reading, seconds=0.5)
+        thorough.append(pace.thorough)
+        pace = follow(pace, reading, PAGE)
+    # Of scans that are so short one may have begun before it was told.
+    assert thorough == [False, False, True, True]
+
+
+def test_a_burst_goes_on_while_it_pays() -> None:
+    """As long as each scan finds more than it costs, nobody gains by waiting."""
+    pace, reading = burst(START), START
+    for _ in range(20):
+        reading = scanned(reading, saved=GIB // 100)
+        pace = follow(pace, reading, PAGE)
+        assert not pace.period
+
+
+def test_what_comes_during_a_burst_gets_one_of_its_own() -> None:
+    """Memory that is new half-way has had too few looks at the end."""
+    pace = follow(burst(START), scanned(START), PAGE)
+    reading = later(scanned(START), news=1)
+    pace = follow(pace, reading, PAGE)
+    for _ in range(4):
+        reading = scanned(reading)
+        pace = follow(pace, reading, PAGE)
+        assert not pace.period
+
+
+def test_the_first_scan_after_a_burst_costs_little() -> None:
+    """Small memory is looked at again at once, large memory within a minute."""
+    assert at_rest(cpu=0.001)[0].period == SHORTEST_PERIOD
+    assert at_rest(cpu=0.5)[0].period == pytest.approx(25)
+    assert at_rest(cpu=30.0)[0].period == MOST_FIRST_PERIOD
+
+
+def test_of_many_scans_in_one_second_each_counts() -> None:
+    """Small memory is scanned many times between two looks."""
+    pace, reading = burst(START), START
+    while not pace.period:
+        reading = later(reading, full_scans=50, cpu=5.0)
+        pace = follow(pace, reading, PAGE)
+    assert pace.period == pytest.approx(5)
+
+
+def test_scans_that_find_nothing_become_rare() -> None:
+    """Each costs CPU for nothing."""
+    pace, reading = at_rest()
+    for _ in range(10):
+        reading = scanned(reading, seconds=pace.period)
+        pace = follow(pace, reading, PAGE)
+    assert pace.period == LONGEST_PERIOD
+
+
+def test_scans_that_pay_become_frequent() -> None:
+    """What changes slowly is found at the pace at which that pays."""
+    pace, reading = at_rest()
+    for _ in range(10):
+        reading = scanned(reading, seconds=pace.period, saved=GIB // 8)
+        pace = follow(pace, reading, PAGE)
+    assert pace.period == SHORTEST_PERIOD
+
+
+def test_a_scan_that_just_pays_changes_nothing() -> None:
+    """Twice as often it would find half as much each time."""
+    pace, reading = at_rest()
+    just = int(1.5 * PRICE / LONGEST_LIFE)
+    after = follow(pace, scanned(reading, saved=just), PAGE)
+    assert after.period == pace.period
+
+
+def test_a_little_growth_is_no_news() -> None:
+    """Programs allocate and free all the time."""
+    pace, reading = at_rest()
+    assert follow(pace, later(reading, anonymous=LEAST_GROWTH - 1), PAGE).period
+    assert not follow(pace, later(reading, anonymous=LEAST_GROWTH), PAGE).period
+
+
+def test_growth_counts_from_the_least_there_was() -> None:
+    """A program that ends makes room, and what then takes its place is new."""
+    pace, reading = at_rest()
+    less = later(reading, anonymous=-GIB // 2)
+    pace = follow(pace, less, PAGE)
+    assert pace.period
+    assert not follow(pace, later(less, anonymous=LEAST_GROWTH), PAGE).period
+
+
+def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
+    """Somebody outside of the domain may grow and shrink for ever."""
+    pace, reading = at_rest()
+    reading = later(reading, anonymous=LEAST_GROWTH)
+    pace = follow(pace, reading, PAGE)
+    while not pace.period:
+        reading = scanned(reading)
+        pace = follow(pace, reading, PAGE)
+    assert pace.growth == 2
+    assert follow(pace, later(reading, anonymous=1.5 * LEAST_GROWTH), PAGE).period
+    reading = later(reading, anonymous=2 * LEAST_GROWTH)
+    pace = follow(pace, reading, PAGE)
+    assert not pace.period
+    for _ in range(2):
+        reading = scanned(reading, saved=GIB // 4)
+        pace = follow(pace, reading, PAGE)
+    while not pace.period:
+        reading = scanned(reading)
+        pace = follow(pace, reading, PAGE)
+    assert pace.growth == 1
+
+
+def test_what_lives_for_seconds_is_worth_little() -> None:
+    """Merged and written to at once: nothing was saved, and each break costs a copy."""
+    kept = value(START, scanned(START, saved=GIB // 4), PAGE)
+    lost = value(START, scanned(START, saved=0, breaks=GIB // 4 // PAGE), PAGE)
+    assert kept > 20
+    assert lost < 1e-3
+
+
+def test_memory_is_worth_more_when_it_is_scarce() -> None:
+    """The last gigabyte of a node is the dearest."""
+    found = scanned(START, saved=GIB // 100)
+    scarce = replace(found, available_percent=5.0)
+    assert value(START, scarce, PAGE) == pytest.approx(5 * value(START, found, PAGE))
+
+
+Change = st.fixed_dictionaries(
+    {
+        "full_scans": st.integers(0, 3),
+        "cpu": st.floats(0, 1),
+        "breaks": st.integers(0, 10_000),
+        "news": st.integers(0, 2),
+        "saved": st.integers(-GIB, GIB),
+        "known": st.integers(-GIB, GIB),
+        "anonymous": st.integers(-GIB, GIB),
+    }
+)
+
+
+@given(st.lists(Change, max_size=60))
+def test_the_pace_is_never_out_of_bounds(changes: list[dict[str, float]]) -> None:
+    """Whatever is measured, in whatever order."""
+    pace, reading = burst(START), START
+    for change in changes:
+        reading = later(reading, **change)
+        floor = {name: max(0, getattr(reading, name)) for name in ("saved", "known", "anonymous")}
+        reading = replace(reading, **floor)
+        pace = follow(pace, reading, PAGE)
+        assert pace.period == 0 or SHORTEST_PERIOD <= pace.period <= LONGEST_PERIOD
+        assert 1 <= pace.growth <= 8
+
+
+@given(st.integers(1, 20))
+def test_a_burst_ends_when_nothing_is_new_and_nothing_is_found(cpu: int) -> None:
+    """A controller that could go on for ever would be no limit to itself."""
+    pace, reading = burst(START), START
+    for _ in range(5):
+        reading = scanned(reading, cpu=float(cpu))
+        pace = follow(pace, reading, PAGE)
+    assert pace.period
