@@ -14,7 +14,7 @@ from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.knobs import Knobs, Troubles
 from ksm_operator.agent.releasing import pause_before_release
-from ksm_operator.agent.settings import optional_values
+from ksm_operator.agent.settings import cleanup_values, optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
 from ksm_operator.kernel import SysfsError
@@ -306,7 +306,7 @@ class Obedience:
         values = self.knobs.read()
         now = time.monotonic()
         if self._cleanup is None:
-            self.troubles = self.knobs.apply({"run": 1})
+            self.troubles = self.knobs.apply(cleanup_values())
             self._cleanup = (values.full_scans or 0, now)
             return False
         scans, since = self._cleanup

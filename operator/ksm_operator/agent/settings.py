@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 REFUSED_WHILE_SHARED: Final = ("merge_across_nodes", "max_page_sharing")
 """EBUSY while pages are shared (kernel 6.18): made before the first enrolment, or pending."""
 
+CLEANUP_PAGES: Final = 1000
+CLEANUP_SLEEP: Final = 20
+
 
 def optional_values(ksmd: Ksmd) -> dict[str, int]:
     """Return the values that the policy sets explicitly, by file."""
@@ -34,6 +37,16 @@ def advisor_percent(milli_cpu: int) -> int:
     What a fraction of a percent is too much by, the budget takes back.
     """
     return min(100, -(-milli_cpu // 10))
+
+
+def cleanup_values() -> dict[str, int | str]:
+    """Return the values of a scan when nobody merges any more: there is little to go over."""
+    return {
+        "advisor_mode": "none",
+        "pages_to_scan": CLEANUP_PAGES,
+        "sleep_millisecs": CLEANUP_SLEEP,
+        "run": 1,
+    }
 
 
 def scanning_values(scanning: Scanning, ksmd: Ksmd) -> dict[str, int | str]:
