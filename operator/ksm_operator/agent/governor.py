@@ -81,7 +81,7 @@ class Governor:
         return troubles, max(0.0, soon)
 
     def _read(self, values: KsmValues, now: float, news: int) -> Reading:
-        memory = read_meminfo()
+        memory, saved = read_meminfo(), values.saved_bytes(page_size())
         known = (
             values.pages_shared,
             values.pages_sharing,
@@ -94,9 +94,10 @@ class Governor:
             full_scans=values.full_scans or 0,
             breaks=read_vmstat().get("cow_ksm", 0),
             news=news,
-            saved=values.saved_bytes(page_size()),
+            saved=saved,
             known=page_size() * sum(one or 0 for one in known),
-            anonymous=memory.get("AnonPages", 0),
+            # AnonPages counts a merged page once, and the page of zeroes never (mm/rmap.c).
+            anonymous=memory.get("AnonPages", 0) + saved,
             available_percent=100
             * memory.get("MemAvailable", 0)
             / max(1, memory.get("MemTotal", 0)),

@@ -38,9 +38,10 @@ DEAR_PERCENT: Final = 25.0
 """Below this share of memory available it counts for more, at most five times as much."""
 LONGEST_LIFE: Final = 600.0
 """Seconds that a merged page is taken to stay merged at most."""
-LEAST_GROWTH: Final = 64 << 20
-GROWTH_SHARE: Final = 1 / 32
-"""Bytes, and share of the node's anonymous memory, by which it has to grow to be looked at."""
+LEAST_GROWTH: Final = 8 << 20
+GROWTH_SHARE: Final = 1 / 64
+"""Bytes, and share of what a scan goes over, by which the node's anonymous memory has to grow to be
+looked at: a burst costs as much as there is to go over, and can give back what is new."""
 MOST_GROWTH: Final = 8
 """How many times as much it takes at most after growth in which nothing was found."""
 
@@ -58,7 +59,8 @@ class Reading:
         news: containers that were enrolled, and other reasons to scan at once.
         saved: bytes that merging gives back now.
         known: bytes of memory that the last scan went over.
-        anonymous: bytes of anonymous memory on the node.
+        anonymous: bytes of anonymous memory on the node, as much as it were if nothing were merged:
+            what merges or is written to does not change it.
         available_percent: MemAvailable in percent of MemTotal.
     """
 
@@ -165,7 +167,7 @@ def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
 
 
 def _grew(pace: Pace, now: Reading) -> bool:
-    least = max(LEAST_GROWTH, GROWTH_SHARE * now.anonymous)
+    least = max(LEAST_GROWTH, GROWTH_SHARE * now.known)
     return now.anonymous - pace.anonymous >= pace.growth * least
 
 

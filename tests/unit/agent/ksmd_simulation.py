@@ -118,7 +118,7 @@ class Machine:
             known=int(min(self._scanned + self._looked, self.memory.pages)) * PAGE
             if not self._scans
             else self.memory.pages * PAGE,
-            anonymous=(self.memory.pages - int(self.merged)) * PAGE,
+            anonymous=self.memory.pages * PAGE,
             available_percent=self.available,
         )
 

@@ -29,7 +29,7 @@ START = Reading(
     breaks=0,
     news=1,
     saved=0,
-    known=GIB,
+    known=GIB // 4,
     anonymous=GIB,
     available_percent=50.0,
 )
