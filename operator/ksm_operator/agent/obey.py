@@ -9,6 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.affinity import Affinity
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
@@ -17,7 +18,7 @@ from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import cleanup_values, optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
-from ksm_operator.kernel import SysfsError
+from ksm_operator.kernel import KernelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -80,6 +81,7 @@ class Obedience:
         self.knobs = Knobs(host.sysfs, state, save)
         self.external = False
         self.troubles = Troubles()
+        self._affinity = Affinity(host.ksmd, state, save)
         self.unrestored: tuple[str, ...] = ()
         self._host = host
         self._exec_trial = ExecTrial(host)
@@ -134,6 +136,7 @@ class Obedience:
         edition = (owner.uid, owner.generation)
         if edition != self._edition:
             if self._edition is not None:
+                self._affinity.reclaim()
                 self.knobs.reclaim()
             self._edition = edition
             self._governor.forget()
@@ -275,8 +278,8 @@ class Obedience:
         if time.monotonic() < self._next_release or not self._cleaned(foreign):
             return False
         try:
-            self.unrestored = self.knobs.restore()
-        except SysfsError as error:
+            self.unrestored = self._affinity.restore() + self.knobs.restore()
+        except KernelError as error:
             self._metrics.errors.labels("restore").inc()
             log.warning("values of ksmd not restored yet", extra={"error": str(error)})
             self._cleanup = None
@@ -289,7 +292,7 @@ class Obedience:
     def _reset(self) -> None:
         state = self.state
         fresh = State(state.boot_id, told=state.told, generation=state.generation)
-        for name in ("owner", "baseline", "containers", "run_is_ours", "yielded"):
+        for name in ("owner", "baseline", "containers", "run_is_ours", "yielded", "affinity"):
             setattr(state, name, getattr(fresh, name))
         self._save()
         self._edition = None
@@ -338,6 +341,7 @@ class Obedience:
             self._governor.forget()
             self.stop_ksmd()
             return float("inf")
+        self._affinity.keep()
         policy = spec.policy or NodePolicy()
         leaving = bool(self._leaving) or spec.desired_state == "Released"
         waited_for = leaving and not self._host.features.smaps_shows_merged

@@ -199,7 +199,7 @@ def _degraded(facts: Facts) -> Judgement:  # noqa: PLR0911 - one line per answer
             "Degraded",
             True,
             "ExternallyModified",
-            f"Somebody else changed {', '.join(changed[:4])} under /sys/kernel/mm/ksm: left alone. "
+            f"Somebody else changed {', '.join(changed[:4])} of ksmd: left alone. "
             "Edit the policy to take over again.",
         )
     if troubles.missing or troubles.refused:

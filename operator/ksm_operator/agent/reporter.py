@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent import report
+from ksm_operator.agent.affinity import AFFINITY
 from ksm_operator.agent.host import Host, Obstacle
 from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.phantom import PhantomCharge
@@ -21,7 +22,7 @@ from ksm_operator.agent.wire import (
     NodeStatus,
     ReportedOwner,
 )
-from ksm_operator.kernel import SkipReason, page_size, read_meminfo
+from ksm_operator.kernel import SkipReason, format_cpus, page_size, read_meminfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,8 @@ CPU_WINDOW: Final = 60.0
 """Seconds over which ksmd's CPU is averaged for the status."""
 HELPER_IS_PROTECTED: Final = "HelperIsNeverOomKilled"
 PAUSE: Final = str(SkipReason.PAUSE)
+LONGEST_VALUE: Final = 20
+"""Characters of a value of the baseline that the schema takes."""
 NEVER_KILLED: Final = -1000
 """The oom_score_adj that the helper asks for."""
 
@@ -153,10 +156,7 @@ class Reporter:
             memory=_memory(values if state.touched else None, phantom),
             ksmd_milli_cpu=milli_cpu,
             # An empty map would be applied as null, which the schema refuses.
-            baseline={
-                name: str(saved.before) for name, saved in sorted(state.baseline.files.items())
-            }
-            or None,
+            baseline=_baseline(state) or None,
             foreign_mergers=tuple(progress.foreign),
             foreign_merger_count=progress.foreign_count,
             conditions=self.conditions,
@@ -213,6 +213,16 @@ class Reporter:
         metrics.processes.set(enrolled)
         metrics.containers.set(merging_containers)
         metrics.count_skipped(skipped)
+
+
+def _baseline(state: State) -> dict[str, str]:
+    """What is put back on release, by name."""
+    baseline = {name: str(saved.before) for name, saved in sorted(state.baseline.files.items())}
+    if state.affinity is not None:
+        cpus = format_cpus(state.affinity.before)
+        fits = len(cpus) <= LONGEST_VALUE
+        baseline[AFFINITY] = cpus if fits else f"{len(state.affinity.before)} CPUs"
+    return baseline
 
 
 def _memory(values: KsmValues | None, phantom: int | None) -> NodeMemory:

@@ -118,6 +118,19 @@ class Container:
         return self.marks.method(process) == "Madvise"
 
 
+@dataclass(frozen=True, slots=True)
+class SavedCpus:
+    """Where ksmd may run.
+
+    Attributes:
+        before: the CPUs before we first moved it.
+        written: those that we moved it to last.
+    """
+
+    before: frozenset[int]
+    written: frozenset[int]
+
+
 @dataclass(slots=True)
 class State:
     """Everything remembered.
@@ -132,6 +145,7 @@ class State:
         told: the KSMNode's spec that was obeyed last, as JSON types, to go on without an API
             server.
         generation: its metadata.generation.
+        affinity: where ksmd may run; None while we have not moved it.
     """
 
     boot_id: str
@@ -142,6 +156,7 @@ class State:
     yielded: set[str] = field(default_factory=set)
     told: dict[str, Any] | None = None
     generation: int = 0
+    affinity: SavedCpus | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
@@ -164,6 +179,7 @@ class State:
             "yielded": sorted(self.yielded),
             "told": self.told,
             "generation": self.generation,
+            "affinity": _cpus_to_list(self.affinity),
         }
 
     @classmethod
@@ -195,6 +211,7 @@ class State:
                 yielded=set(data["yielded"]),
                 told=data["told"],
                 generation=int(data["generation"]),
+                affinity=_cpus_from_list(data.get("affinity")),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StateError(f"not of the expected form: {error!r}") from error
@@ -202,7 +219,18 @@ class State:
     @property
     def touched(self) -> bool:
         """Whether there is anything on this node that we would have to give back."""
-        return bool(self.owner or self.containers or self.baseline.files)
+        return bool(self.owner or self.containers or self.baseline.files or self.affinity)
+
+
+def _cpus_to_list(saved: SavedCpus | None) -> list[list[int]] | None:
+    return [sorted(saved.before), sorted(saved.written)] if saved is not None else None
+
+
+def _cpus_from_list(data: Any) -> SavedCpus | None:
+    if data is None:
+        return None
+    before, written = (frozenset(int(cpu) for cpu in cpus) for cpus in data)
+    return SavedCpus(before, written)
 
 
 def load(path: Path, boot_id: str) -> State:

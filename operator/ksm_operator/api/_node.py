@@ -203,7 +203,8 @@ class KSMNodeStatus(Model):
     baseline: Annotated[
         dict[str, Annotated[str, Field(max_length=20)]] | None,
         Field(
-            description="Values under /sys/kernel/mm/ksm before the agent's first write.",
+            description="Values under /sys/kernel/mm/ksm before the agent's first write, and the "
+            "CPUs of ksmd (`affinity`) before the agent moved it.",
             json_schema_extra={"maxProperties": 12},
         ),
     ] = None

@@ -21,6 +21,7 @@ module                 what it answers
                        `read_vmstat()`, `page_size()`, `boot_id()`
 :mod:`.ksm_stat`       `read_ksm_stat(process) -> KsmStat`, `find_ksmd() -> pid | None`,
                        `ksmd_cpu_ns(pid) -> int`
+:mod:`.cpus`           `read_affinity(pid)`, `write_affinity(pid, cpus)`, `is_online(cpu)`
 :mod:`.smaps`          `read_vmas(process) -> list[Vma]`: ranges, flags, merged bytes;
                        `read_merged_bytes(process) -> int`: what a release would cost
 :mod:`.mergeable`      `mergeable_processes() -> Iterator[Mergeable]`: who asked for merging;
@@ -72,6 +73,7 @@ from ksm_operator.kernel.cgroupfs import (
     pids,
     walk,
 )
+from ksm_operator.kernel.cpus import format_cpus, is_online, read_affinity, write_affinity
 from ksm_operator.kernel.enrol import (
     Advised,
     AlreadyMergeable,
@@ -207,10 +209,12 @@ __all__ = [
     "find_memory_hierarchy",
     "find_process",
     "find_writable_root",
+    "format_cpus",
     "inodes_above",
     "is_alive",
     "is_marked",
     "is_mergeable",
+    "is_online",
     "join_host_cgroup_namespace",
     "ksmd_cpu_ns",
     "memory_headroom",
@@ -224,6 +228,7 @@ __all__ = [
     "prepare",
     "probe",
     "probe_exec",
+    "read_affinity",
     "read_cgroup",
     "read_ksm_stat",
     "read_meminfo",
@@ -244,4 +249,5 @@ __all__ = [
     "tightest",
     "walk",
     "why_not",
+    "write_affinity",
 ]
