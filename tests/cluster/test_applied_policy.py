@@ -1,8 +1,11 @@
 """One policy that is applied, seen from every side: the kernel, the API, and a person's shell."""
 
+import contextlib
 import os
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.command import Kubectl, condition, wait_until
+from cluster.operator_release import AGENT_SELECTOR, CONTROLLER_SELECTOR, NAMESPACE, RELEASE
 from cluster.pods import Process, all_merge, none_merges, processes
 from cluster.stage import Stage
 from support import kernel
@@ -148,6 +152,61 @@ def test_policy_status_tells_the_truth(applied: Applied) -> None:
         assert found["observedGeneration"] == policy["metadata"]["generation"]
     for kind in ("Reconciling", "Stalled"):
         assert not condition(policy, kind), f"{kind} is present only while it is true"
+
+
+def _get(address: str, path: str, token: str = "") -> tuple[int, str]:
+    """Status and body, as a scraper on the pod network has them."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    host = f"[{address}]" if ":" in address else address
+    request = urllib.request.Request(f"http://{host}:8080{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("selector", "series"),
+    [(AGENT_SELECTOR, "ksm_node_saved_bytes"), (CONTROLLER_SELECTOR, "ksm_operator_leading")],
+    ids=["agent", "controller"],
+)
+def test_metrics_are_read_by_who_may_and_nobody_else(
+    applied: Applied, selector: str, series: str
+) -> None:
+    """Savings are a side channel: a pod that reaches the port must not read them for that."""
+    kubectl = applied.stage.kubectl
+    [pod] = kubectl.items("pods", "-n", NAMESPACE, "-l", selector)
+    address = pod["status"]["podIP"]
+    binding = f"{applied.stage.name}-reader"
+    tokens = {}
+    for name in ("reader", "stranger"):
+        made = {"name": name, "namespace": applied.other}
+        kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": made})
+        tokens[name] = kubectl("create", "token", name, "-n", applied.other).stdout.strip()
+    with contextlib.ExitStack() as stack:
+        kubectl(
+            *("create", "clusterrolebinding", binding),
+            f"--clusterrole={RELEASE}-metrics-reader",
+            f"--serviceaccount={applied.other}:reader",
+        )
+        stack.callback(kubectl, "delete", "clusterrolebinding", binding)
+        assert _get(address, "/healthz")[0] == 200
+        code, words = _get(address, "/metrics")
+        assert code == 401
+        assert "Authorization: Bearer TOKEN" in words
+        assert _get(address, "/metrics", "made.up.token")[0] == 401
+        code, words = _get(address, "/metrics", tokens["stranger"])
+        assert code == 403
+        assert f"system:serviceaccount:{applied.other}:stranger may not" in words
+
+        def is_read() -> bool:
+            return _get(address, "/metrics", tokens["reader"])[0] == 200
+
+        # The API server's authorizer learns of a binding by a watch.
+        wait_until(is_read, 30, "the account that was bound reads the metrics")
+        assert series in _get(address, "/metrics", tokens["reader"])[1]
 
 
 def test_kubectl_get_shows_the_columns(applied: Applied) -> None:
