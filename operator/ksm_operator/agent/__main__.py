@@ -64,7 +64,9 @@ def run(options: argparse.Namespace) -> int:
         log.error("nothing can be done on this node", extra={"why": str(obstacle)})  # noqa: TRY400 - as above
         host = obstacle
     agent_version = _version()
-    metrics = Metrics(agent_version)
+    metrics = Metrics(agent_version, per_container=options.container_metrics)
+    if isinstance(host, Host):
+        host.tracer.on_answer = metrics.visits.count
     path = options.state_dir / "state.json"
     identity = Identity(options.node, options.namespace, path, agent_version)
     client = Client(access)
@@ -115,6 +117,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--state-dir", type=Path, default=STATE_DIRECTORY)
     parser.add_argument("--http-port", type=int, default=8080, help="/metrics and /healthz")
+    parser.add_argument(
+        "--container-metrics",
+        action="store_true",
+        help="series for each container, named by namespace and pod",
+    )
     parser.add_argument(
         "--open-metrics",
         action="store_true",
