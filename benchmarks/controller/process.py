@@ -68,6 +68,7 @@ class Controller:
                 *("--namespace", chart.NAMESPACE, "--lease", chart.CONTROLLER),
                 *("--deployment", chart.CONTROLLER, "--agent-template", str(chart.TEMPLATE)),
                 *("--log-level", log_level, "--http-port", str(PORT)),
+                "--open-metrics",
             ),
             namespace=NODE.namespace,
             mark=_MODULE,

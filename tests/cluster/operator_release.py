@@ -45,6 +45,8 @@ def install(kubectl: Kubectl, helm: Command, *arguments: str) -> None:
     helm(
         *("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE),
         *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),
+        # Not the default: names of pods are shown on request only.
+        *("--set", "metrics.perContainer=true"),
         *arguments,
         # Somebody may have applied crds/ by hand before.
         *("--take-ownership", "--wait", "--timeout", "90s"),

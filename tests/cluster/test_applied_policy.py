@@ -1,8 +1,11 @@
 """One policy that is applied, seen from every side: the kernel, the API, and a person's shell."""
 
 import os
+import re
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.command import Kubectl, condition, wait_until
+from cluster.operator_release import AGENT_SELECTOR, CONTROLLER_SELECTOR, NAMESPACE, RELEASE
 from cluster.pods import Process, all_merge, none_merges, processes
 from cluster.stage import Stage
 from support import kernel
@@ -148,6 +152,90 @@ def test_policy_status_tells_the_truth(applied: Applied) -> None:
         assert found["observedGeneration"] == policy["metadata"]["generation"]
     for kind in ("Reconciling", "Stalled"):
         assert not condition(policy, kind), f"{kind} is present only while it is true"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of an account that may read the metrics, and of one that may not."""
+
+    reader: str
+    stranger: str
+
+
+@pytest.fixture(scope="module")
+def tokens(applied: Applied) -> Iterator[Tokens]:
+    """Two accounts outside of the operator's namespace, of which one is bound as documented."""
+    kubectl, made = applied.stage.kubectl, []
+    for name in ("reader", "stranger"):
+        metadata = {"name": name, "namespace": applied.other}
+        kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        made.append(kubectl("create", "token", name, "-n", applied.other).stdout.strip())
+    binding = f"{applied.stage.name}-reader"
+    kubectl(
+        *("create", "clusterrolebinding", binding, f"--clusterrole={RELEASE}-metrics-reader"),
+        f"--serviceaccount={applied.other}:reader",
+    )
+    yield Tokens(*made)
+    kubectl("delete", "clusterrolebinding", binding)
+
+
+def _get(kubectl: Kubectl, selector: str, path: str, token: str = "") -> tuple[int, str]:
+    """Status and body, as a scraper on the pod network has them."""
+    [pod] = kubectl.items("pods", "-n", NAMESPACE, "-l", selector)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"http://{pod['status']['podIP']}:8080{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("selector", "series"),
+    [(AGENT_SELECTOR, "ksm_node_saved_bytes"), (CONTROLLER_SELECTOR, "ksm_operator_leading")],
+    ids=["agent", "controller"],
+)
+def test_metrics_are_read_by_who_may_and_nobody_else(
+    applied: Applied, tokens: Tokens, selector: str, series: str
+) -> None:
+    """Savings are a side channel: a pod that reaches the port must not read them for that."""
+    kubectl = applied.stage.kubectl
+    assert _get(kubectl, selector, "/healthz")[0] == 200
+    code, words = _get(kubectl, selector, "/metrics")
+    assert code == 401
+    assert "Authorization: Bearer TOKEN" in words
+    assert _get(kubectl, selector, "/metrics", "made.up.token")[0] == 401
+    code, words = _get(kubectl, selector, "/metrics", tokens.stranger)
+    assert code == 403
+    assert f"system:serviceaccount:{applied.other}:stranger may not" in words
+
+    def is_read() -> bool:
+        return _get(kubectl, selector, "/metrics", tokens.reader)[0] == 200
+
+    # The API server's authorizer learns of a binding by a watch.
+    wait_until(is_read, 30, "the account that was bound reads the metrics")
+    assert series in _get(kubectl, selector, "/metrics", tokens.reader)[1]
+
+
+def test_containers_are_shown_by_their_pods_names(applied: Applied, tokens: Tokens) -> None:
+    """Whoever sizes pods reads what each would use without merging, and of no other pod."""
+    kubectl = applied.stage.kubectl
+    line = re.compile(r'ksm_container_unmerged_bytes\{.*namespace="(.+?)",pod="(.+?)".*\} (.+)')
+
+    def figures() -> dict[tuple[str, str], float]:
+        code, text = _get(kubectl, AGENT_SELECTOR, "/metrics", tokens.reader)
+        assert code == 200
+        found = {(space, pod): float(size) for space, pod, size in line.findall(text)}
+        assert {space for space, _ in found} == {applied.selected}
+        pods = kubectl.items("pods", "-n", applied.selected)
+        assert {pod for _, pod in found} == {one["metadata"]["name"] for one in pods}
+        return found
+
+    found = wait_until(figures, STATUS_SECONDS, "every selected pod is in the metrics")
+    for pod, size in found.items():
+        assert 20 << 20 < size < 1 << 30, pod
 
 
 def test_kubectl_get_shows_the_columns(applied: Applied) -> None:

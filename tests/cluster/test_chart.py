@@ -99,6 +99,8 @@ def test_lint_is_clean(helm: Command) -> None:
         ("agent.priorityClassName=", "minLength"),
         ("agent.resources.limits.cpu=1", "hold the processes that it enrols stopped"),
         ("image.repository=", "write where your cluster pulls the image"),
+        ("metrics.authentication=maybe", "got string, want boolean"),
+        ("networkPolicy.scraperNamespaces={A_B}", "does not match pattern"),
     ],
 )
 def test_nonsense_is_refused_in_words(refusal: Callable[..., str], value: str, words: str) -> None:
@@ -122,7 +124,8 @@ def test_rbac_has_no_wildcard(render: Render) -> None:
     assert len(roles) >= 5
     for role in roles:
         for rule in role["rules"]:
-            assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"], role
+            words = [word for kind, words in rule.items() if kind != "verbs" for word in words]
+            assert "*" not in "".join(words + rule["verbs"]), role
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
@@ -286,6 +289,61 @@ def test_openshift_binds_each_account_to_its_constraint(render: Render) -> None:
         ("system:openshift:scc:nonroot-v2", "ksm-operator-controller"),
         ("system:openshift:scc:nonroot-v2", "ksm-operator-uninstall"),
     }
+
+
+def test_metrics_are_guarded_unless_said_otherwise(render: Render) -> None:
+    """What is saved is a side channel; and without the question nobody needs the right to ask."""
+    review = {"tokenreviews", "subjectaccessreviews"}
+    for values, guarded in (((), True), (("metrics.authentication=false",), False)):
+        objects = render(*values)
+        for part in ("agent", "controller"):
+            [role] = _of(objects, "ClusterRole", f"ksm-operator-{part}")
+            asks = [rule for rule in role["rules"] if review & set(rule["resources"])]
+            assert [rule["verbs"] for rule in asks] == [["create"]] * 2 * guarded
+        [agent] = _agent(objects)["spec"]["template"]["spec"]["containers"]
+        [deployment] = _of(objects, "Deployment")
+        [controller] = deployment["spec"]["template"]["spec"]["containers"]
+        for container in (agent, controller):
+            assert ("--open-metrics" in container["args"]) is not guarded
+        readers = _of(objects, "ClusterRole", "ksm-operator-metrics-reader")
+        assert [role["rules"] for role in readers] == [
+            [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+        ] * guarded
+
+
+def test_the_admitted_arguments_follow_the_values(render: Render) -> None:
+    """An agent with other arguments than those that are pinned would never be applied."""
+    objects = render("metrics.authentication=false", "metrics.perContainer=true")
+    [container] = _agent(objects)["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-2:] == ["--open-metrics", "--container-metrics"]
+    [policy] = _of(objects, "ValidatingAdmissionPolicy", "ksm-operator-controller-daemonset")
+    pinned = json.dumps(container["args"], separators=(",", ":"))
+    assert any(pinned in rule["expression"] for rule in policy["spec"]["validations"])
+
+
+def test_network_policy_names_who_may_scrape(render: Render) -> None:
+    """It has to find the pods by the labels that they have, and the port by its name."""
+    assert not _of(render(), "NetworkPolicy")
+    [closed] = _of(render("networkPolicy.enabled=true"), "NetworkPolicy")
+    assert closed["spec"]["ingress"] == []
+    assert closed["spec"]["policyTypes"] == ["Ingress"]
+    objects = render("networkPolicy.enabled=true", "networkPolicy.scraperNamespaces={a,b}")
+    [policy] = _of(objects, "NetworkPolicy")
+    selector = policy["spec"]["podSelector"]
+    [parts] = selector["matchExpressions"]
+    [deployment] = _of(objects, "Deployment")
+    for part, pods in (("agent", _agent(objects)), ("controller", deployment)):
+        template = pods["spec"]["template"]
+        labels = template["metadata"]["labels"]
+        assert selector["matchLabels"].items() <= labels.items()
+        assert labels[parts["key"]] == part
+        assert part in parts["values"]
+        assert [port["name"] for port in template["spec"]["containers"][0]["ports"]] == ["http"]
+    [rule] = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": "http"}]
+    [peer] = rule["from"]
+    [named] = peer["namespaceSelector"]["matchExpressions"]
+    assert named["values"] == ["a", "b"]
 
 
 def test_uninstall_ends_before_helm_gives_up(render: Render) -> None:

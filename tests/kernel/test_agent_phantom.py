@@ -1,7 +1,10 @@
-"""The figure that the agent reports, against a phantom charge that is known."""
+"""What the agent reports of who pays, against charges that are known."""
+
+from pathlib import Path
 
 from kernel.conftest import Cgroup, Holders, wait_until
 from kernel.pods import MIB, SIZE, merged_pods
+from ksm_operator.agent.containers_survey import ContainerFigures, ContainersSurvey
 from ksm_operator.agent.phantom import PhantomCharge
 from ksm_operator.kernel import Hierarchy, Tracer
 
@@ -29,6 +32,43 @@ def test_what_a_refill_leaves_behind(
     pods.paying.tell("refill")
     assert pods.paying.line() == "intact"
     assert SIZE * MIB * 3 // 4 < measured() <= (SIZE + 4) * MIB
+
+
+def test_containers_are_what_they_were_before_merging(
+    holder: Holders, cgroup: Cgroup, hierarchy: Hierarchy, ksmd: None, tracer: Tracer
+) -> None:
+    """Pods cannot be sized by usage: the payer has everything, or all twice, the sharer nothing."""
+    pod = cgroup.child("kubepods").child("pod11111111-2222-3333-4444-555555555555")
+    pods = merged_pods(holder, tracer, pod.child("a" * 64), pod.child("b" * 64))
+    processes = [pods.paying.process, pods.sharing.process]
+
+    def figures() -> dict[Path, ContainerFigures]:
+        survey = ContainersSurvey(hierarchy)
+        charge = PhantomCharge(hierarchy, survey)
+
+        def has_looked() -> bool:
+            return charge.read(processes, anything_merged=True) is not None
+
+        wait_until(has_looked, "a look")
+        return {hierarchy.path(one.placement.container_path): one for one in survey.figures}
+
+    def sizes_are_true() -> ContainerFigures:
+        found = figures()
+        assert set(found) == {pods.payer.directory, pods.sharer.directory}
+        payer, sharer = found[pods.payer.directory], found[pods.sharer.directory]
+        for one in (payer, sharer):
+            assert SIZE * MIB < one.unmerged.size < (SIZE + 8) * MIB
+            assert one.unmerged.error == 0
+            assert one.placement.container_id in ("a" * 64, "b" * 64)
+        assert sharer.share.unpaid.size > SIZE * MIB * 3 // 4
+        assert pods.sharer.usage() < SIZE * MIB // 2
+        return payer
+
+    assert sizes_are_true().share.phantom.size < MIB
+    pods.paying.tell("refill")
+    assert pods.paying.line() == "intact"
+    assert pods.payer.usage() > 2 * (SIZE - 4) * MIB
+    assert sizes_are_true().share.phantom.size > SIZE * MIB * 3 // 4
 
 
 def test_nothing_merged_is_no_look(hierarchy: Hierarchy) -> None:

@@ -17,7 +17,7 @@ def names(registry: CollectorRegistry) -> set[str]:
 def test_every_series_is_documented() -> None:
     """Nobody alerts on what he does not know of; and a name in a dashboard must exist."""
     text = DOCUMENT.read_text()
-    there = names(REGISTRY) | names(Metrics("1").registry)
+    there = names(REGISTRY) | names(Metrics("1", per_container=True).registry)
     told = {word for word in text.split("`") if word.startswith(("ksm_operator_", "ksm_node_"))}
-    told |= {word for word in text.split("`") if word.startswith("ksm_agent_")}
+    told |= {word for word in text.split("`") if word.startswith(("ksm_agent_", "ksm_container_"))}
     assert {word for word in told if word.isidentifier()} == there

@@ -109,4 +109,10 @@ spec:
 - "8080"
 - --state-dir
 - /run/ksm-operator
+{{- if not .Values.metrics.authentication }}
+- --open-metrics
+{{- end }}
+{{- if .Values.metrics.perContainer }}
+- --container-metrics
+{{- end }}
 {{- end -}}

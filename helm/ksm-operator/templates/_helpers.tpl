@@ -96,3 +96,16 @@ securityContext:
   capabilities:
     drop: [ALL]
 {{- end -}}
+
+{{/* What it takes to ask the API server who reads /metrics. Nothing is stored by either. */}}
+{{- define "ksm-operator.reviewRules" -}}
+{{- if .Values.metrics.authentication -}}
+# Whose token is this, and may that account get /metrics?
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
+{{- end -}}
+{{- end -}}

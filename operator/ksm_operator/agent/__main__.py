@@ -64,10 +64,13 @@ def run(options: argparse.Namespace) -> int:
         log.error("nothing can be done on this node", extra={"why": str(obstacle)})  # noqa: TRY400 - as above
         host = obstacle
     agent_version = _version()
-    metrics = Metrics(agent_version)
+    metrics = Metrics(agent_version, per_container=options.container_metrics)
+    if isinstance(host, Host):
+        host.tracer.on_answer = metrics.visits.count
     path = options.state_dir / "state.json"
     identity = Identity(options.node, options.namespace, path, agent_version)
-    agent = Agent(identity, Client(access), host, load(path, boot_id()), metrics)
+    client = Client(access)
+    agent = Agent(identity, client, host, load(path, boot_id()), metrics)
 
     def stop(_number: int, _frame: object) -> None:
         agent.stop()  # and nothing else: the signal may have come in the middle of a log line
@@ -75,7 +78,8 @@ def run(options: argparse.Namespace) -> int:
     threading.excepthook = _end_with_thread
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    http.serve(options.http_port, metrics, agent.silent_for)
+    gate = None if options.open_metrics else http.gate(client)
+    http.serve(options.http_port, metrics, agent.silent_for, gate)
     log.info("started", extra={"node": options.node, "version": agent_version})
     agent.run()
     if isinstance(host, Host):
@@ -113,6 +117,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--state-dir", type=Path, default=STATE_DIRECTORY)
     parser.add_argument("--http-port", type=int, default=8080, help="/metrics and /healthz")
+    parser.add_argument(
+        "--container-metrics",
+        action="store_true",
+        help="series for each container, named by namespace and pod",
+    )
+    parser.add_argument(
+        "--open-metrics",
+        action="store_true",
+        help="answer /metrics to everybody, not only to accounts that the API server lets",
+    )
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info"
     )

@@ -26,6 +26,8 @@ PAGE: Final = 500
 """Objects per page of a list."""
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
+REVIEW_SECONDS: Final = 5.0
+"""Somebody waits for it with his scrape."""
 SILENCE_SECONDS: Final = 90.0
 """A watch sends a bookmark every minute; after longer silence the other end is gone."""
 GONE: Final = 410
@@ -184,6 +186,25 @@ class Client:
             body=msgspec.json.encode(body),
             content_type="application/apply-patch+yaml",
         )
+
+    def review(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Create an object that only asks something, and return it with the answer.
+
+        Raises:
+            ApiError: there is no answer.
+        """
+        response = self._request(
+            "POST",
+            path,
+            {},
+            body=msgspec.json.encode(body),
+            content_type="application/json",
+            read_seconds=REVIEW_SECONDS,
+        )
+        try:
+            return msgspec.json.decode(response.data)
+        except msgspec.DecodeError as error:
+            raise ApiError(0, f"{path}: not an answer: {error}") from error
 
     def _request(
         self,

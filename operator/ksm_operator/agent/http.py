@@ -2,77 +2,68 @@
 
 from __future__ import annotations
 
-import socket
-import threading
+import logging
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
+
+from ksm_operator.agent.client import ApiError, Client
+from ksm_operator.serving import server
+from ksm_operator.serving.access import Gate, ReviewError
+from ksm_operator.serving.reviews import reviewer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ksm_operator.agent.metrics import Metrics
+    from ksm_operator.serving.server import Reply, Server
+
+log = logging.getLogger(__name__)
 
 HEALTHY_SECONDS: Final = 60.0
 """The main loop ticks several times a minute; releasing one huge process ticks with each chunk."""
-REQUEST_SECONDS: Final = 10.0
-
-_DUAL: Final = socket.has_dualstack_ipv6()
 
 
-class _Server(ThreadingHTTPServer):
-    """Answers on IPv4 and IPv6: a pod has the one or the other, or both."""
-
-    address_family = socket.AF_INET6 if _DUAL else socket.AF_INET
-
-    def server_bind(self) -> None:
-        if _DUAL:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Not HTTPServer's: that one asks DNS for our own name, and DNS may be down.
-        TCPServer.server_bind(self)
-
-
-def serve(port: int, metrics: Metrics, silent_for: Callable[[], float]) -> ThreadingHTTPServer:
+def serve(
+    port: int, metrics: Metrics, silent_for: Callable[[], float], gate: Gate | None
+) -> Server:
     """Answer on all addresses from a thread of its own.
 
     Args:
         port: TCP port; 0 takes a free one.
         metrics: what /metrics shows.
         silent_for: seconds since the main loop last ticked.
+        gate: who may read /metrics; None for everybody.
 
     Raises:
         OSError: the port is taken.
     """
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_SECONDS
+    def health(_authorization: str | None) -> Reply:
+        silent = silent_for()
+        if silent < HEALTHY_SECONDS:
+            return server.say(HTTPStatus.OK, "ok")
+        return server.say(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"the main loop has not ticked for {silent:.0f} s"
+        )
 
-        def do_GET(self) -> None:
-            silent = silent_for()
-            match self.path.partition("?")[0]:
-                case "/metrics":
-                    self._answer(HTTPStatus.OK, metrics.exposition(), CONTENT_TYPE_LATEST)
-                case "/healthz" if silent < HEALTHY_SECONDS:
-                    self._answer(HTTPStatus.OK, b"ok\n")
-                case "/healthz":
-                    text = f"the main loop has not ticked for {silent:.0f} s\n".encode()
-                    self._answer(HTTPStatus.SERVICE_UNAVAILABLE, text)
-                case _:
-                    self._answer(HTTPStatus.NOT_FOUND, b"/metrics or /healthz\n")
+    read = server.guarded(gate, metrics.exposition, CONTENT_TYPE_LATEST)
+    return server.serve(port, {"/metrics": read, "/healthz": health})
 
-        def _answer(self, status: HTTPStatus, body: bytes, content: str = "text/plain") -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited name
-            """A scrape is no decision: it is not logged."""
+def gate(client: Client) -> Gate:
+    """Return what asks the API server who may read."""
 
-    server = _Server(("", port), Handler)
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
-    return server
+    def post(path: str, body: dict[str, Any]) -> Any:
+        try:
+            return client.review(path, body)
+        except ApiError as error:
+            raise ReviewError(str(error)) from error
+
+    def complain(why: str) -> None:
+        log.warning(
+            "nobody can read /metrics: the API server cannot be asked who may", extra={"error": why}
+        )
+
+    return Gate(reviewer(post), complain)

@@ -1,4 +1,4 @@
-"""What Prometheus reads: one set of series per node, none per container."""
+"""What Prometheus reads: one set of series per node, and one per container where asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from ksm_operator.agent.container_series import ContainerSeries
+from ksm_operator.agent.scan_series import ScanSeries
+from ksm_operator.agent.visit_series import VisitSeries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +20,11 @@ ENROL_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 class Metrics:
     """The agent's series, in a registry of their own."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *, per_container: bool = False) -> None:
         self.registry = CollectorRegistry()
+        self.scan = ScanSeries(self.registry)
+        self.visits = VisitSeries(self.registry)
+        self.each_container = ContainerSeries(self.registry) if per_container else None
         info = Info("ksm_agent_build", "Version of the agent.", registry=self.registry)
         info.info({"version": version})
         self.saved = Gauge(
@@ -27,7 +34,8 @@ class Metrics:
         )
         self.profit = Gauge(
             "ksm_node_profit_bytes",
-            "Memory given back less the kernel's own cost of merging; may be negative.",
+            "Memory given back less the kernel's own cost of merging; may be negative; NaN where "
+            "the kernel does not tell (before 6.4).",
             registry=self.registry,
         )
         self.phantom = Gauge(

@@ -17,6 +17,7 @@ from ksm_operator.kernel import KernelError, inodes_above, phantom_of, survey_pa
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from ksm_operator.agent.containers_survey import ContainersSurvey
     from ksm_operator.kernel import Hierarchy, Process
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,15 @@ def is_due(last: Look | None, now: float) -> bool:
 class PhantomCharge:
     """The phantom charge of the node, of the last look."""
 
-    def __init__(self, hierarchy: Hierarchy) -> None:
-        """Measure nothing yet."""
+    def __init__(self, hierarchy: Hierarchy, containers: ContainersSurvey | None = None) -> None:
+        """Measure nothing yet.
+
+        Args:
+            hierarchy: the memory cgroups of the host.
+            containers: takes each survey too.
+        """
         self._hierarchy = hierarchy
+        self._containers = containers
         self._last: Look | None = None
         self._thread: threading.Thread | None = None
         self._told = ""
@@ -88,6 +95,8 @@ class PhantomCharge:
                     continue  # it exited: nobody wants to have its pages again
                 homes[process] = inodes_above(self._hierarchy, directory)
             size = phantom_of(survey, homes).size
+            if self._containers is not None:
+                self._containers.take(survey, processes)
         except (KernelError, OSError, ValueError) as error:
             if self._told != str(error):  # a kernel that cannot tell never can
                 self._told = str(error)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent import report
 from ksm_operator.agent.affinity import AFFINITY
+from ksm_operator.agent.container_series import rows
+from ksm_operator.agent.containers_survey import ContainersSurvey
 from ksm_operator.agent.host import Host, Obstacle
 from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.phantom import PhantomCharge
@@ -91,7 +93,13 @@ class Reporter:
         self._metrics = metrics
         self._version = version
         self._cpu: list[tuple[float, int]] = []
-        self._phantom = PhantomCharge(self._host.hierarchy) if self._host is not None else None
+        hierarchy = self._host.hierarchy if self._host is not None else None
+        self._containers = (
+            ContainersSurvey(hierarchy)
+            if hierarchy and metrics.each_container is not None
+            else None
+        )
+        self._phantom = PhantomCharge(hierarchy, self._containers) if hierarchy else None
 
     def _facts(self, progress: Progress) -> report.Facts:
         hands, spec, state = self._hands, progress.spec, self._state
@@ -165,11 +173,19 @@ class Reporter:
     def _phantom_bytes(self, values: KsmValues | None) -> int | None:
         if self._phantom is None or values is None:
             return None
+        anything_merged = self._state.touched and bool(values.pages_shared)
         size = self._phantom.read(
-            (process for one in self._state.containers.values() for process in one.enrolled),
-            anything_merged=self._state.touched and bool(values.pages_shared),
+            (
+                process
+                for one in self._state.containers.values()
+                for process in one.enrolled | one.own
+            ),
+            anything_merged=anything_merged,
         )
         self._metrics.phantom.set(math.nan if size is None else size)
+        if self._containers is not None and self._metrics.each_container is not None:
+            figures = self._containers.figures if anything_merged else ()
+            self._metrics.each_container.show(rows(figures, self._view.containers, self._view.pods))
         return size
 
     def _kernel(self) -> KernelStatus | None:
@@ -206,7 +222,9 @@ class Reporter:
         metrics = self._metrics
         if values is not None:
             metrics.saved.set(values.saved_bytes(page_size()))
-            metrics.profit.set(values.general_profit or 0)
+            profit = values.general_profit
+            metrics.profit.set(math.nan if profit is None else profit)
+            metrics.scan.show(values)
         if self._host is not None:
             metrics.ksmd_used(self._host.ksmd_cpu_ns())
             metrics.helper_died(self._host.tracer.deaths)

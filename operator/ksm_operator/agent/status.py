@@ -112,12 +112,15 @@ class Written:
         at: when.
         figures_at: when figures were last allowed to cause a write.
         quiet_seconds: after which time it is written again without a change.
+        take_off_seconds: least time until a saving that takes off is shown again; each time twice
+            as long.
     """
 
     status: NodeStatus
     at: float
     figures_at: float
     quiet_seconds: float = QUIET_SECONDS
+    take_off_seconds: float = COUNT_SECONDS
 
 
 def due(written: Written | None, status: NodeStatus, now: float) -> bool:
@@ -126,7 +129,7 @@ def due(written: Written | None, status: NodeStatus, now: float) -> bool:
         return True
     if _counted(written.status) != _counted(status) and now - written.at >= COUNT_SECONDS:
         return True
-    if _took_off(written.status, status) and now - written.at >= COUNT_SECONDS:
+    if _took_off(written.status, status) and now - written.at >= written.take_off_seconds:
         return True
     if now - written.figures_at >= FIGURE_SECONDS and _moved(written.status, status):
         return True
@@ -136,35 +139,51 @@ def due(written: Written | None, status: NodeStatus, now: float) -> bool:
 def record(written: Written | None, status: NodeStatus, now: float) -> Written:
     """Return the write that was just made."""
     moved = written is None or _moved(written.status, status)
+    patience = written.take_off_seconds if written is not None else COUNT_SECONDS
+    if written is not None and now - written.at >= FIGURE_SECONDS:
+        patience = COUNT_SECONDS
+    elif written is not None and _took_off(written.status, status):
+        patience = min(2 * patience, FIGURE_SECONDS)
     return Written(
         status=status,
         at=now,
         figures_at=now if moved or written is None else written.figures_at,
         quiet_seconds=QUIET_SECONDS * random.uniform(0.8, 1.2),  # noqa: S311 - spreads writes
+        take_off_seconds=patience,
     )
 
 
 def _told(status: NodeStatus) -> object:
     """What is written at once: what the controller and people act on."""
     judged = [(one.type, one.status, one.reason) for one in status.conditions]
-    return (status.observed_generation, status.owner, status.boot_id, status.baseline, judged)
+    return (status.observed_generation, status.owner, status.boot_id, judged)
 
 
 def _counted(status: NodeStatus) -> object:
-    messages = [one.message for one in status.conditions]
+    # How many processes merge is in the message of `Merging`, and changes with every worker that a
+    # server starts: on a busy node all the time, and nobody acts on it.
+    messages = [one.message for one in status.conditions if one.reason != "Merging"]
     foreign = (status.foreign_merger_count, status.foreign_mergers)
-    return (status.pods, status.containers, status.processes, foreign, messages, status.kernel)
+    return (status.pods, status.containers, foreign, messages, status.baseline)
 
 
 def _moved(before: NodeStatus, after: NodeStatus) -> bool:
     old, new = before.memory or NodeMemory(), after.memory or NodeMemory()
+    were, are = before.processes or Counts(), after.processes or Counts()
     return (
         _differs(old.saved_bytes, new.saved_bytes, LEAST_BYTES)
         or _differs(old.profit_bytes or 0, new.profit_bytes or 0, LEAST_BYTES)
         or _differs(old.phantom_bytes or 0, new.phantom_bytes or 0, LEAST_BYTES)
         or _differs(old.available_bytes or 0, new.available_bytes or 0, LEAST_BYTES)
         or _differs(before.ksmd_milli_cpu or 0, after.ksmd_milli_cpu or 0, LEAST_MILLI_CPU)
+        or _differs(were.merging, are.merging, 1)
+        or _reasons(were) != _reasons(are)
+        or before.kernel != after.kernel
     )
+
+
+def _reasons(counts: Counts) -> set[str]:
+    return {one.reason for one in counts.skipped}
 
 
 def _took_off(before: NodeStatus, after: NodeStatus) -> bool:

@@ -53,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument(
         "--http-port", type=int, default=8080, help="of the probes and metrics; 0 for none"
     )
+    running.add_argument(
+        "--open-metrics",
+        action="store_true",
+        help="answer /metrics to everybody, not only to accounts that the API server lets",
+    )
 
     removing = commands.add_parser(
         "uninstall",
@@ -93,6 +98,7 @@ def main() -> None:
                 deployment=arguments.deployment,
                 agent_template=arguments.agent_template,
                 http_port=arguments.http_port,
+                open_metrics=arguments.open_metrics,
                 release=arguments.release,
             )
             code = run(options)

@@ -22,7 +22,7 @@ from ksm_operator.controller.cluster import (
 from ksm_operator.controller.daemonset import TemplateError, apply_agent
 from ksm_operator.controller.events import Recorder
 from ksm_operator.controller.facts import NodeState
-from ksm_operator.controller.http import serve
+from ksm_operator.controller.http import gate, serve
 from ksm_operator.controller.lease import Lease, LeaseLostError
 from ksm_operator.controller.reconcile import Caches, Reconciler
 from ksm_operator.controller.triggers import Trigger, pressing, start_kopf
@@ -49,6 +49,7 @@ class Options:
         deployment: the controller's Deployment, which owns the agent DaemonSet.
         agent_template: the agent DaemonSet; None applies none, for development.
         http_port: 0 serves nothing.
+        open_metrics: /metrics is for everybody.
         release: of Helm, empty for none.
     """
 
@@ -57,6 +58,7 @@ class Options:
     deployment: str
     agent_template: Path | None
     http_port: int
+    open_metrics: bool = False
     release: str = ""
 
 
@@ -148,7 +150,8 @@ def run(options: Options) -> int:
     )
     health = _Health(lease, caches)
     if options.http_port:
-        serve(options.http_port, health.healthy, health.ready)
+        guard = None if options.open_metrics else gate(cluster)
+        serve(options.http_port, health.healthy, health.ready, guard)
     if not _wait_for_kinds(cluster, stop) or not lease.acquire(stop):
         return 0
     metrics.LEADING.set(1)

@@ -55,6 +55,8 @@ module                 what it answers
 :mod:`.release`        `release(process, tracer, headroom, marks=...) -> ReleaseProgress`
 :mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays
 :mod:`.shares`         `share_of(survey, processes, inodes) -> Share`: with the phantom charge; pure
+:mod:`.by_cgroup`      `shares_of_all(survey, homes, payers)`, `without_merging(share, ...)`: pure
+:mod:`.usage`          `read_working_set(hierarchy, directory)`: as the kubelet tells it
 :mod:`.release_plan`   `plan_release(members, pages, rooms) -> ReleasePlan`: pure
 :mod:`.release_all`    `release_all(members, tracer, rooms, told)`: sharers before payers
 :mod:`.scene`          `look_steps(processes, rooms) -> Scene`: all that a planner is told

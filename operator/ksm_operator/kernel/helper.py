@@ -25,7 +25,7 @@ from ksm_operator.kernel.helper_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ksm_operator.kernel.helper_messages import Request
     from ksm_operator.kernel.procfs import Process
@@ -155,9 +155,13 @@ class Helper:
 
     It is started with the first call and ends when `close` is called or the agent is gone.
     Callers on any thread wait for each other.
+
+    Attributes:
+        on_answer: told what became of each visit, in the thread of whoever asked for it.
     """
 
     def __init__(self) -> None:
+        self.on_answer: Callable[[Visit | KernelError], object] = lambda _: None
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._deaths = Deaths()
@@ -206,6 +210,8 @@ class Helper:
         with self._lock:
             for first in range(0, len(requests), BATCH):
                 answers += self._ask(requests[first : first + BATCH])
+        for answer in answers:
+            self.on_answer(answer)
         return answers
 
     def close(self) -> None:

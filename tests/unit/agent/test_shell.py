@@ -25,7 +25,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 @pytest.mark.parametrize(("silent", "status"), [(1.0, 200), (3600.0, 503)])
 def test_health_is_the_main_loops(silent: float, status: int) -> None:
     """A stuck loop must be restarted, however well the web server answers."""
-    server = http.serve(0, Metrics("1"), lambda: silent)
+    server = http.serve(0, Metrics("1"), lambda: silent, None)
     try:
         assert get(server.server_address[1], "/healthz")[0] == status
         assert get(server.server_address[1], "/other")[0] == 404
@@ -43,7 +43,7 @@ def test_metrics() -> None:
     metrics.helper_died(3)
     metrics.count_skipped({"Pause": 2})
     metrics.count_skipped({"RealTime": 1})
-    server = http.serve(0, metrics, lambda: 0.0)
+    server = http.serve(0, metrics, lambda: 0.0, None)
     try:
         status, text = get(server.server_address[1], "/metrics")
     finally:

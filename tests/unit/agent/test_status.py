@@ -198,6 +198,40 @@ def test_counts_are_gathered() -> None:
     assert quiet.due(written, status, NOW + quiet.COUNT_SECONDS)
 
 
+def test_a_server_that_starts_workers_is_no_news() -> None:
+    """Its processes come and go all the time: thousands of agents would write every few seconds."""
+    before = status_of(FACTS, processes=quiet.counts(100, 100, {}))
+    written = quiet.record(None, before, NOW)
+    for count in (101, 120):
+        now = status_of(replace(FACTS, processes=count), processes=quiet.counts(count, count, {}))
+        assert not quiet.due(written, now, NOW + quiet.FIGURE_SECONDS - 1)
+        assert quiet.due(written, now, NOW + quiet.FIGURE_SECONDS) is (count == 120)
+    skipped = status_of(FACTS, processes=quiet.counts(101, 100, {"RealTime": 1}))
+    assert not quiet.due(written, skipped, NOW + quiet.COUNT_SECONDS)
+    assert quiet.due(written, skipped, NOW + quiet.FIGURE_SECONDS)
+
+
+def test_what_ksmd_held_before_is_gathered_too() -> None:
+    """The governor's first writes add to it one after the other, while a node begins."""
+    written = quiet.record(None, status_of(FACTS, baseline={"run": "0"}), NOW)
+    more = status_of(FACTS, baseline={"run": "0", "smart_scan": "1"})
+    assert not quiet.due(written, more, NOW + 1)
+    assert quiet.due(written, more, NOW + quiet.COUNT_SECONDS)
+
+
+def test_a_saving_takes_off_a_few_times_only() -> None:
+    """Where thousands of nodes begin at once, all of them take off at once."""
+    now = NOW
+    written = quiet.record(None, status_of(FACTS, saved=0), now)
+    writes = []
+    for second in range(120):
+        status = status_of(FACTS, saved=(2 << 20) * 2**second)
+        if quiet.due(written, status, now + second):
+            writes.append(second)
+            written = quiet.record(written, status, now + second)
+    assert writes == [5, 15, 35, 75]
+
+
 def test_figures_wait_a_minute_and_must_move() -> None:
     """Thousands of agents must not write because a number wobbles."""
     written = quiet.record(None, status_of(FACTS, saved=1 << 30), NOW)

@@ -1,0 +1,119 @@
+"""Series for each container, for who asks for them: a node of 110 pods has some 2,000 more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from prometheus_client import CollectorRegistry, Metric
+
+    from ksm_operator.agent.containers_survey import ContainerFigures
+    from ksm_operator.agent.wire import ObjectMeta
+
+LABELS: Final = ("namespace", "pod", "uid", "container_id")
+
+SERIES: Final[tuple[tuple[str, str, Callable[[ContainerFigures], float | None]], ...]] = (
+    (
+        "ksm_container_unmerged_bytes",
+        "What the container would use without merging; too much where its processes forked.",
+        lambda one: one.unmerged.size,
+    ),
+    (
+        "ksm_container_unmerged_error_bytes",
+        "Most that sampling puts ksm_container_unmerged_bytes out by, 95 times in 100.",
+        lambda one: one.unmerged.error,
+    ),
+    (
+        "ksm_container_merged_bytes",
+        "Mappings of merged pages by the container's processes.",
+        lambda one: one.share.merged.size,
+    ),
+    (
+        "ksm_container_unpaid_bytes",
+        "Merged pages that the container maps and another cgroup is charged for.",
+        lambda one: one.share.unpaid.size,
+    ),
+    (
+        "ksm_container_phantom_bytes",
+        "Merged pages that the container is charged for and only others map.",
+        lambda one: one.share.phantom.size,
+    ),
+    (
+        "ksm_container_watched_pages",
+        "Pages of the container that ksmd keeps a record of.",
+        lambda one: one.watched_pages,
+    ),
+    (
+        "ksm_container_profit_bytes",
+        "Saved by the container's processes, as the kernel counts it; may be negative.",
+        lambda one: one.profit_bytes,
+    ),
+    (
+        "ksm_container_survey_timestamp_seconds",
+        "When the container's figures were taken, in seconds since the epoch.",
+        lambda one: one.at,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One container.
+
+    Attributes:
+        labels: in the order of `LABELS`.
+        figures: of it.
+    """
+
+    labels: tuple[str, ...]
+    figures: ContainerFigures
+
+
+def rows(
+    figures: Collection[ContainerFigures],
+    running: Collection[str],
+    pods: Mapping[str, ObjectMeta],
+) -> tuple[Row, ...]:
+    """Return what is to be shown: containers that still run, of pods whose names are known.
+
+    Args:
+        figures: of the last survey.
+        running: cgroup paths of the containers that exist now.
+        pods: metadata by the uid in their cgroups' names.
+    """
+    return tuple(
+        Row((pod.namespace, pod.name, one.placement.pod_uid, one.placement.container_id), one)
+        for one in figures
+        if one.placement.container_path in running
+        and one.placement.container_id is not None
+        and (pod := pods.get(one.placement.pod_uid)) is not None
+    )
+
+
+class ContainerSeries(Collector):
+    """Shows the containers of the last survey, as a whole, and none that is gone."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._rows: tuple[Row, ...] = ()
+        registry.register(self)
+
+    def show(self, rows: tuple[Row, ...]) -> None:
+        """Show these from now on, and no other."""
+        self._rows = rows
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        shown = self._rows
+        for name, text, value_of in SERIES:
+            family = GaugeMetricFamily(name, text, labels=LABELS)
+            for row in shown:
+                value = value_of(row.figures)
+                if value is not None:
+                    family.add_metric(row.labels, value)
+            yield family
