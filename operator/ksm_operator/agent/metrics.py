@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
+from ksm_operator.agent.guard_metrics import GuardMetrics
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -76,6 +78,7 @@ class Metrics:
             registry=self.registry,
         )
         self._deaths = 0
+        self.guard = GuardMetrics(self.registry)
         self.errors = Counter(
             "ksm_agent_errors",
             "Failures, by what failed.",

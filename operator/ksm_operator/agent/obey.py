@@ -9,21 +9,24 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.debt import Debt, reckon
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
+from ksm_operator.agent.guard import Guard
 from ksm_operator.agent.knobs import Knobs, Troubles
 from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import cleanup_values, optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
-from ksm_operator.kernel import SysfsError
+from ksm_operator.kernel import SysfsError, node_headroom, page_size, read_meminfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
+    from ksm_operator.agent.vigilance import Vigilance
     from ksm_operator.agent.wire import Ksmd, NodeSpec, Owner
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,10 @@ IDLE_GRACE: Final = 10.0
 ENROL_DELAYS: Final = (0.0, 0.01, 0.03, 0.06, 0.1, 0.3, 0.5, 1.0, 3.0, 5.0)
 """Seconds between looks at a container that is new to us: its runtime fills it, forks and execs."""
 POSTPONED_DELAY: Final = 10.0
+DEBT_SECONDS: Final = 1.0
+"""Between two looks at the node's merge debt."""
+GUARD_PAUSE: Final = 1.0
+"""Seconds until the guard is asked again where it has nothing to do."""
 ENTERED_DELAY: Final = 1.0
 """Seconds until a process that was put into a container is looked at: a probe has ended by then."""
 
@@ -65,6 +72,8 @@ class Obedience:
         external: whether somebody else manages ksmd here.
         troubles: what could not be written lately.
         unrestored: files left alone by the last restore.
+        guard: keeps room for what is merged.
+        debt: the node's merge debt while ksmd is governed.
     """
 
     def __init__(
@@ -74,6 +83,8 @@ class Obedience:
         save: Callable[[], None],
         metrics: Metrics,
         stopped: Callable[[], bool],
+        *,
+        vigilance: Vigilance | None = None,
     ) -> None:
         self.state = state
         self.enrolment = Enrolment(host, state, save, metrics)
@@ -97,6 +108,9 @@ class Obedience:
         self._cleanup: tuple[int, float] | None = None
         self._governor = Governor(host, self.knobs)
         self._idle_since: float | None = None
+        self.guard = Guard(host, state, metrics, vigilance)
+        self.debt: Debt | None = None
+        self._next_debt = 0.0
 
     def resume(self, owner: Owner | None) -> None:
         """Go on with what an earlier agent left.
@@ -340,12 +354,43 @@ class Obedience:
             return float("inf")
         policy = spec.policy or NodePolicy()
         leaving = bool(self._leaving) or spec.desired_state == "Released"
+        if self._is_in_debt(policy.release_reserve_percent) and not leaving:
+            self.knobs.notice()
+            self._governor.forget()
+            self.stop_ksmd()
+            return DEBT_SECONDS
         waited_for = leaving and not self._host.features.smaps_shows_merged
         hurry = waited_for or not enrolled
         troubles, pause = self._governor.step(policy.ksmd, self.enrolment.begun, hurry=hurry)
         if troubles is not None:
             self._note(troubles)
         return pause
+
+    def _is_in_debt(self, reserve_percent: int) -> bool:
+        """Whether more is merged than the node could take if it came apart."""
+        now = time.monotonic()
+        if self.debt is None or now >= self._next_debt:
+            self._next_debt = now + DEBT_SECONDS
+            memory = read_meminfo()
+            self.debt = reckon(
+                self.debt,
+                self.knobs.read().saved_bytes(page_size()),
+                node_headroom(memory, 0),
+                memory.get("MemTotal", 0) * reserve_percent // 100,
+            )
+            self._metrics.guard.show_debt(self.debt)
+        return self.debt.is_held
+
+    def watch_over(self) -> float:
+        """Keep room for what is merged; a release keeps it by itself, and has its turn first.
+
+        Returns:
+            Seconds until the next time.
+        """
+        if self._releasing is not None or not self.enrolment.enrolled_count():
+            return GUARD_PAUSE
+        merged = self.knobs.read().saved_bytes(page_size())
+        return self.guard.step(merged, self.enrolment.begun)
 
     def _note(self, troubles: Troubles) -> None:
         if troubles.read_only or troubles.refused:
