@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.cgroups import living_in
 from ksm_operator.agent.record import adopt_all
-from ksm_operator.agent.vigilance import Glance, Looked, Vigilance, is_due
+from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
 from ksm_operator.kernel import KernelError, Relief, Rooms, mergeable_processes, relieve
 from ksm_operator.kernel.headroom import NODE, read_usage
 
@@ -71,7 +71,7 @@ class Guard:
         """
         if self._steps is None:
             glance = self._glance(merged, newcomers)
-            if not is_due(self._vigilance, self._last, time.monotonic(), glance):
+            if not self._vigilance.is_due(self._last, time.monotonic(), glance):
                 return self._vigilance.glance_seconds
             self._began, self._cpu_seconds = glance, 0.0
             self._steps = self._look()
