@@ -8,7 +8,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ksm_operator.kernel import Process
-from ksm_operator.kernel.guard_plan import Break, Exposed, GuardPlan, demands, plan_guard
+from ksm_operator.kernel.guard_plan import (
+    Break,
+    Exposed,
+    GuardPlan,
+    demand_errors,
+    demands,
+    plan_guard,
+)
 from ksm_operator.kernel.release_plan import Member, Pages
 from unit.kernel.cgroup_model import CONTAINERS, LEVELS, PAYERS, PROCESSES, Model, models
 
@@ -221,6 +228,37 @@ def test_a_margin_is_left() -> None:
     """A program goes on allocating between two looks."""
     found = guard([pages("/p2/c", ONE, TWO)], ROOMS, margin=4)
     assert [one.size for one in found.breaks] == [37]
+
+
+def test_what_a_sample_may_have_missed_is_kept_room_for() -> None:
+    """A demand that is known within 5 bytes may be 5 more than it seems."""
+    members = [Member(ONE, CONTAINERS["/p2/c"]), Member(TWO, CONTAINERS["/p3/d"])]
+    shared = [pages("/p2/c", ONE, TWO)]
+    found = plan_guard(
+        members,
+        shared,
+        ROOMS,
+        breakable=(ONE, TWO),
+        errors={"/p2/c": 5, "/p1": 99},
+        page_size=1,
+        margin_bytes=0,
+    )
+    assert [(one.level, one.size) for one in found.breaks] == [("/p2/c", 38)]
+
+
+def test_the_error_of_a_sample() -> None:
+    """With room kept for it a demand is not more than a sample says, in 19 of 20 samples."""
+    members = [Member(ONE, CONTAINERS["/p2/c"]), Member(TWO, CONTAINERS["/p3/d"])]
+    size, every, chance = 4000, 16, random.Random(5)
+    everything = [pages("/p2/c", ONE, TWO, size=size)]
+    assert demand_errors(members, everything, every=1, page_size=1) == {}
+    misses = 0
+    for _ in range(400):
+        seen = sum(chance.random() < 1 / every for _ in range(size))
+        sampled = [pages("/p2/c", ONE, TWO, size=seen * every)]
+        error = demand_errors(members, sampled, every=every, page_size=1)["/p2/c"]
+        misses += demands(members, sampled)["/p2/c"] + error < size
+    assert 0 < misses <= 20
 
 
 def test_a_container_that_is_gone_left_its_charge_to_the_pod() -> None:
