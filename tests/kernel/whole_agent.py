@@ -52,7 +52,12 @@ class WholeAgent:
 
 
 def record(
-    directory: Path, hierarchy: Hierarchy, members: Iterable[tuple[Cgroup, Target]], told: str
+    directory: Path,
+    hierarchy: Hierarchy,
+    members: Iterable[tuple[Cgroup, Target]],
+    told: str,
+    *,
+    reserve_percent: int = 10,
 ) -> None:
     """Write what an agent before it left behind: who is enrolled, and what it was told last."""
     containers = {}
@@ -60,7 +65,11 @@ def record(
         path = "/" + str(cgroup.directory.relative_to(hierarchy.mount))
         containers[path] = Container("a-pod", path, {target.process})
     owner = Owner("web", "a-policy", 1)
-    policy = NodePolicy(namespaces=("web",), ksmd=Ksmd(cpu_limit_milli_cpu=500))
+    policy = NodePolicy(
+        namespaces=("web",),
+        ksmd=Ksmd(cpu_limit_milli_cpu=500),
+        release_reserve_percent=reserve_percent,
+    )
     spec = NodeSpec(owner=owner, desired_state=told, policy=policy)
     state = State(boot_id(), owner=owner.uid, containers=containers, told=to_json_types(spec))
     save(directory / STATE, state)

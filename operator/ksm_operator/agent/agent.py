@@ -304,7 +304,7 @@ class Agent:
 
     def _guard(self) -> None:
         if self._hands is not None and time.monotonic() >= self._next_guard:
-            self._next_guard = time.monotonic() + self._hands.watch_over()
+            self._next_guard = time.monotonic() + self._hands.watch_over(self._spec)
 
     def _speak(self) -> None:
         """Report if that is due."""

@@ -55,9 +55,9 @@ ENROL_DELAYS: Final = (0.0, 0.01, 0.03, 0.06, 0.1, 0.3, 0.5, 1.0, 3.0, 5.0)
 """Seconds between looks at a container that is new to us: its runtime fills it, forks and execs."""
 POSTPONED_DELAY: Final = 10.0
 DEBT_SECONDS: Final = 1.0
-"""Between two looks at the node's merge debt."""
-GUARD_PAUSE: Final = 1.0
-"""Seconds until the guard is asked again where it has nothing to do."""
+"""Seconds until it is asked again whether the node's merge debt lets ksmd go on."""
+GUARD_PAUSE: Final = 0.5
+"""Seconds until the guard is asked again while a release has its turn."""
 ENTERED_DELAY: Final = 1.0
 """Seconds until a process that was put into a container is looked at: a probe has ended by then."""
 
@@ -73,7 +73,7 @@ class Obedience:
         troubles: what could not be written lately.
         unrestored: files left alone by the last restore.
         guard: keeps room for what is merged.
-        debt: the node's merge debt while ksmd is governed.
+        debt: the node's merge debt; None before the first look.
     """
 
     def __init__(
@@ -110,7 +110,6 @@ class Obedience:
         self._idle_since: float | None = None
         self.guard = Guard(host, state, metrics, vigilance)
         self.debt: Debt | None = None
-        self._next_debt = 0.0
 
     def resume(self, owner: Owner | None) -> None:
         """Go on with what an earlier agent left.
@@ -354,7 +353,7 @@ class Obedience:
             return float("inf")
         policy = spec.policy or NodePolicy()
         leaving = bool(self._leaving) or spec.desired_state == "Released"
-        if self._is_in_debt(policy.release_reserve_percent) and not leaving:
+        if self.debt is not None and self.debt.is_held and not leaving:
             self.knobs.notice()
             self._governor.forget()
             self.stop_ksmd()
@@ -366,30 +365,21 @@ class Obedience:
             self._note(troubles)
         return pause
 
-    def _is_in_debt(self, reserve_percent: int) -> bool:
-        """Whether more is merged than the node could take if it came apart."""
-        now = time.monotonic()
-        if self.debt is None or now >= self._next_debt:
-            self._next_debt = now + DEBT_SECONDS
-            memory = read_meminfo()
-            self.debt = reckon(
-                self.debt,
-                self.knobs.read().saved_bytes(page_size()),
-                node_headroom(memory, 0),
-                memory.get("MemTotal", 0) * reserve_percent // 100,
-            )
-            self._metrics.guard.show_debt(self.debt)
-        return self.debt.is_held
-
-    def watch_over(self) -> float:
+    def watch_over(self, spec: NodeSpec | None) -> float:
         """Keep room for what is merged; a release keeps it by itself, and has its turn first.
 
         Returns:
             Seconds until the next time.
         """
-        if self._releasing is not None or not self.enrolment.enrolled_count():
+        enrolled = self.enrolment.enrolled_count() > 0
+        merged = self.knobs.read().saved_bytes(page_size()) if enrolled else 0
+        policy = spec.policy if spec is not None and spec.policy is not None else NodePolicy()
+        memory = read_meminfo()
+        reserve = memory.get("MemTotal", 0) * policy.release_reserve_percent // 100
+        self.debt = reckon(self.debt, merged, node_headroom(memory, 0), reserve)
+        self._metrics.guard.show_debt(self.debt)
+        if self._releasing is not None:
             return GUARD_PAUSE
-        merged = self.knobs.read().saved_bytes(page_size())
         return self.guard.step(merged, self.enrolment.begun)
 
     def _note(self, troubles: Troubles) -> None:

@@ -198,7 +198,7 @@ def _degraded(facts: Facts) -> Judgement:  # noqa: PLR0911 - one line per answer
             f"{', '.join(troubles.pending)}: the kernel refuses a change while pages are shared; "
             "it is tried again.",
         )
-    if facts.held:
+    if facts.held and facts.desired == "Merging":
         return Judgement("Degraded", True, "MergeDebt", facts.held)
     changed = sorted({*facts.yielded, *facts.unrestored})
     if changed:
