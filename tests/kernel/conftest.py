@@ -31,8 +31,8 @@ collect_ignore = [
     *([] if UNIFIED.exists() else ["test_frozen.py"]),
     *([] if machine.memory_bytes() < SMALL_BYTES else ["test_agent_debt.py"]),
 ]
-"""What is about cgroup version 2 runs where that is mounted, and what fills a machine's memory where
-there is little of it; the vm tier has both."""
+"""What is about cgroup version 2 runs where that is mounted, and what fills a machine's memory
+where that is small; the vm tier has both."""
 PATIENCE_SECONDS = 60
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 HERE = "tests/kernel"
 
 ELSEWHERE = ("test_agent_debt.py", "test_frozen.py")
-"""Files that need cgroup version 2, or a machine with little memory: not every one collects them."""
+"""Files that need cgroup version 2, or little memory: not every machine collects them."""
 
 ANYWHERE = (
     "test_probe.py::test_feature",
