@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from kernel.agents import RUNTIME_INIT, WAIT, Agents, EndsAfterTheCall, MakeEnrolment
-from kernel.conftest import Cgroup, Start, wait_until
+from kernel.conftest import Cgroup, Holders, Start, wait_until
+from ksm_operator.agent.admission import NO_HEADROOM
 from ksm_operator.kernel import (
     Hierarchy,
     KernelFeatures,
@@ -63,6 +64,29 @@ def test_what_asked_for_merging_before_us_is_its_own(
         pass
     assert path not in enrolment.state.containers
     assert kernel.merge_any(own.pid)
+
+
+def test_a_container_at_its_limit_waits_for_room(
+    holder: Holders, tracer: Tracer, cgroup: Cgroup, make_enrolment: MakeEnrolment
+) -> None:
+    """It would gain nothing, and could be killed for what it pays for."""
+    home = cgroup.child("pod").child("container")
+    target = holder(16, home)
+    home.limit(home.usage() + (2 << 20))
+    enrolment, path = make_enrolment(tracer, home)
+
+    enrolment.attend(path, "pod")
+    assert enrolment.skipped_processes({path: None}) == {NO_HEADROOM: 1}
+    assert path not in enrolment.state.containers
+    assert not kernel.merge_any(target.pid)
+
+    home.limit(64 << 20)
+    enrolment.retry_skipped()
+    enrolment.attend(path, "pod")
+    assert enrolment.state.containers[path].enrolled == {target.process}
+    for _ in enrolment.release([path], 0):
+        pass
+    assert path not in enrolment.state.containers
 
 
 def test_a_container_in_which_nobody_may_merge_leaves_no_record(

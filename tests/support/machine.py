@@ -25,6 +25,11 @@ def exclusive(lock: Path = LOCK) -> Iterator[None]:
         yield
 
 
+def memory_bytes() -> int:
+    """How much memory this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def missing(what: str, command: str) -> NoReturn:
     """Skip what cannot run here, and say the command that provides it; CI never skips."""
     message = f"{what}. Provide it with: {command}"

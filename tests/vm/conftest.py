@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable
 import pytest
 
 from vm.guests import REPOSITORY, Guest
-from vm.subset import HERE, SUBSETS, chosen
+from vm.subset import ELSEWHERE, HERE, SUBSETS, chosen
 
 GUESTS = pytest.StashKey[dict[str, Guest]]()
 
@@ -19,8 +19,8 @@ def kernel_tier() -> list[str]:
         [
             *(sys.executable, "-m", "pytest", "--collect-only", "-q", "--no-header"),
             *("-p", "no:randomly", "-p", "no:cacheprovider"),
-            # Named by itself as well, the file for other machines is collected here too.
-            *("--keep-duplicates", HERE, f"{HERE}/test_frozen.py"),
+            # Named by themselves as well, files for other machines are collected here too.
+            *("--keep-duplicates", HERE, *(f"{HERE}/{one}" for one in ELSEWHERE)),
         ],
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 HERE = "tests/kernel"
 
+ELSEWHERE = ("test_agent_debt.py", "test_frozen.py")
+"""Files that need cgroup version 2, or little memory: not every machine collects them."""
+
 ANYWHERE = (
     "test_probe.py::test_feature",
     "test_probe.py::test_method",
@@ -82,6 +85,14 @@ MADVISE_AND_PRCTL = (
 
 PAYERS = ("test_agent_phantom.py", "test_payers.py")
 """Who pays: where the kernel's own mark of merged pages cannot be believed."""
+
+GUARDED = (
+    "test_agent_debt.py",
+    "test_agent_guard.py::test_a_payer_refills_again_and_again",
+    "test_agent_guard.py::test_while_it_is_paused_a_payers_container_restarts",
+    "test_agent_guard.py::test_without_the_guard_a_payer_is_killed",
+)
+"""The same by an agent at work, and a node that fills up."""
 
 LIMITS = (
     "test_guard.py::test_a_payer_refills",
@@ -197,7 +208,7 @@ RUNC = ("test_runc.py",)
 
 SUBSETS: dict[str, tuple[str, ...]] = {
     "7": (
-        *(*ANYWHERE, *FANOTIFY, *LIMITS, *PRCTL, *RUNC, *NODE_COMMAND),
+        *(*ANYWHERE, *FANOTIFY, *LIMITS, *GUARDED, *PRCTL, *RUNC, *NODE_COMMAND),
         *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64, *RELEASED_AT_A_LIMIT),
         "test_merged_pages.py::test_which_pages_are_merged",
         "test_enrol.py",

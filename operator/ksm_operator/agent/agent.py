@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ksm_operator.agent.client import Client
     from ksm_operator.agent.identity import Identity
     from ksm_operator.agent.metrics import Metrics
+    from ksm_operator.agent.vigilance import Vigilance
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class Agent:
         host: Host | Obstacle,
         state: State,
         metrics: Metrics,
+        *,
+        vigilance: Vigilance | None = None,
     ) -> None:
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self.stopping = False
@@ -84,7 +87,7 @@ class Agent:
         self._metrics = metrics
         self._view = View()
         self._hands = (
-            Obedience(host, state, self._save, metrics, self._is_stopping)
+            Obedience(host, state, self._save, metrics, self._is_stopping, vigilance=vigilance)
             if isinstance(host, Host)
             else None
         )
@@ -113,6 +116,7 @@ class Agent:
         self._happened = True
         self._next_govern = 0.0
         self._next_obey = 0.0
+        self._next_guard = 0.0 if self._hands is not None else float("inf")
 
     def silent_for(self) -> float:
         """Return seconds since the loop last ticked."""
@@ -131,7 +135,7 @@ class Agent:
         self._watches.start()
         self._writer.start()
         while not self.stopping:
-            for step in (self._wait, self._act, self._govern, self._speak):
+            for step in (self._wait, self._act, self._govern, self._guard, self._speak):
                 try:
                     step()
                 except KernelError as error:
@@ -175,7 +179,10 @@ class Agent:
         log.info("stopped; nothing was unmerged", extra={"runIsOurs": self._state.run_is_ours})
 
     def _wait(self) -> None:
-        deadline = min(self._next_resync, self._next_report, self._next_govern, self._next_obey)
+        deadline = min(
+            *(self._next_resync, self._next_report, self._next_govern, self._next_obey),
+            self._next_guard,
+        )
         if self._hands is not None:
             deadline = min(deadline, self._hands.next_due())
         seconds = min(LONGEST_WAIT, max(0.0, deadline - time.monotonic()))
@@ -294,6 +301,10 @@ class Agent:
     def _govern(self) -> None:
         if self._hands is not None and time.monotonic() >= self._next_govern:
             self._next_govern = time.monotonic() + self._hands.govern(self._spec)
+
+    def _guard(self) -> None:
+        if self._hands is not None and time.monotonic() >= self._next_guard:
+            self._next_guard = time.monotonic() + self._hands.watch_over(self._spec)
 
     def _speak(self) -> None:
         """Report if that is due."""

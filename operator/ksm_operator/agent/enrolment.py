@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.admission import NO_HEADROOM, may_join
 from ksm_operator.agent.cgroups import living_in, processes_in
 from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
 from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
@@ -127,7 +128,8 @@ class Enrolment:
             grown = self._verify(container, seen)
         known = container.enrolled | container.own if container else set()
         new = [one for one in now if one not in known and one not in seen.skipped]
-        if not new and not grown:
+        nothing = not new and not grown
+        if nothing or (container is None and self._is_kept_out(path, new, seen)):
             return False
         fresh = container is None
         if container is None:
@@ -161,6 +163,14 @@ class Enrolment:
                 },
             )
         return bool(seen.postponed)
+
+    def _is_kept_out(self, path: str, new: Iterable[Process], seen: Seen) -> bool:
+        """Whether a container has no room to merge in, for now."""
+        if may_join(self._host.hierarchy, path):
+            return False
+        for process in new:
+            seen.skip(process, NO_HEADROOM)
+        return True
 
     def _carry_out_all(
         self, intents: Sequence[Intent], container: Container, seen: Seen, *, fresh: bool

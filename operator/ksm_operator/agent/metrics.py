@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from ksm_operator.agent.container_series import ContainerSeries
+from ksm_operator.agent.guard_metrics import GuardMetrics
 from ksm_operator.agent.scan_series import ScanSeries
 from ksm_operator.agent.visit_series import VisitSeries
 
@@ -84,6 +85,7 @@ class Metrics:
             registry=self.registry,
         )
         self._deaths = 0
+        self.guard = GuardMetrics(self.registry)
         self.errors = Counter(
             "ksm_agent_errors",
             "Failures, by what failed.",

@@ -10,21 +10,24 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.affinity import Affinity
+from ksm_operator.agent.debt import Debt, reckon
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
+from ksm_operator.agent.guard import Guard
 from ksm_operator.agent.knobs import Knobs, Troubles
 from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import cleanup_values, optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
-from ksm_operator.kernel import KernelError
+from ksm_operator.kernel import KernelError, node_headroom, page_size, read_meminfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
+    from ksm_operator.agent.vigilance import Vigilance
     from ksm_operator.agent.wire import Ksmd, NodeSpec, Owner
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,10 @@ IDLE_GRACE: Final = 10.0
 ENROL_DELAYS: Final = (0.0, 0.01, 0.03, 0.06, 0.1, 0.3, 0.5, 1.0, 3.0, 5.0)
 """Seconds between looks at a container that is new to us: its runtime fills it, forks and execs."""
 POSTPONED_DELAY: Final = 10.0
+DEBT_SECONDS: Final = 1.0
+"""Seconds until it is asked again whether the node's merge debt lets ksmd go on."""
+GUARD_PAUSE: Final = 0.5
+"""Seconds until the guard is asked again while a release has its turn."""
 ENTERED_DELAY: Final = 1.0
 """Seconds until a process that was put into a container is looked at: a probe has ended by then."""
 
@@ -66,6 +73,8 @@ class Obedience:
         external: whether somebody else manages ksmd here.
         troubles: what could not be written lately.
         unrestored: files left alone by the last restore.
+        guard: keeps room for what is merged.
+        debt: the node's merge debt; None before the first look.
     """
 
     def __init__(
@@ -75,6 +84,8 @@ class Obedience:
         save: Callable[[], None],
         metrics: Metrics,
         stopped: Callable[[], bool],
+        *,
+        vigilance: Vigilance | None = None,
     ) -> None:
         self.state = state
         self.enrolment = Enrolment(host, state, save, metrics)
@@ -99,6 +110,8 @@ class Obedience:
         self._cleanup: tuple[int, float] | None = None
         self._governor = Governor(host, self.knobs)
         self._idle_since: float | None = None
+        self.guard = Guard(host, state, metrics, vigilance)
+        self.debt: Debt | None = None
 
     def resume(self, owner: Owner | None) -> None:
         """Go on with what an earlier agent left.
@@ -344,12 +357,34 @@ class Obedience:
         self._affinity.keep()
         policy = spec.policy or NodePolicy()
         leaving = bool(self._leaving) or spec.desired_state == "Released"
+        if self.debt is not None and self.debt.is_held and not leaving:
+            self.knobs.notice()
+            self._governor.forget()
+            self.stop_ksmd()
+            return DEBT_SECONDS
         waited_for = leaving and not self._host.features.smaps_shows_merged
         hurry = waited_for or not enrolled
         troubles, pause = self._governor.step(policy.ksmd, self.enrolment.begun, hurry=hurry)
         if troubles is not None:
             self._note(troubles)
         return pause
+
+    def watch_over(self, spec: NodeSpec | None) -> float:
+        """Keep room for what is merged; a release keeps it by itself, and has its turn first.
+
+        Returns:
+            Seconds until the next time.
+        """
+        enrolled = self.enrolment.enrolled_count() > 0
+        merged = self.knobs.read().saved_bytes(page_size()) if enrolled else 0
+        policy = spec.policy if spec is not None and spec.policy is not None else NodePolicy()
+        memory = read_meminfo()
+        reserve = memory.get("MemTotal", 0) * policy.release_reserve_percent // 100
+        self.debt = reckon(self.debt, merged, node_headroom(memory, 0), reserve)
+        self._metrics.guard.show_debt(self.debt)
+        if self._releasing is not None:
+            return GUARD_PAUSE
+        return self.guard.step(merged, self.enrolment.begun)
 
     def _note(self, troubles: Troubles) -> None:
         if troubles.read_only or troubles.refused:

@@ -42,6 +42,8 @@ class Facts:
         foreign: processes outside of the domain that asked for merging.
         foreign_count: how many.
         helper_deaths: how often the helper process died, where it dies again and again; else 0.
+        exposed: which cgroups lack room for what others share with them; empty for none.
+        held: why ksmd is stopped though it should merge; empty if it is not.
     """
 
     obstacle: tuple[str, str] | None
@@ -61,6 +63,8 @@ class Facts:
     foreign: Sequence[ForeignMerger]
     foreign_count: int
     helper_deaths: int = 0
+    exposed: str = ""
+    held: str = ""
 
 
 def judge(facts: Facts) -> list[Judgement]:
@@ -113,7 +117,8 @@ def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per ans
                 "Ready",
                 True,
                 "Merging",
-                f"{facts.processes} processes of {facts.containers} containers are enrolled.",
+                f"{facts.processes} processes of {facts.containers} containers are enrolled."
+                + (f" {facts.exposed}" if facts.exposed else ""),
             )
         case "Paused":
             return Judgement(
@@ -193,6 +198,8 @@ def _degraded(facts: Facts) -> Judgement:  # noqa: PLR0911 - one line per answer
             f"{', '.join(troubles.pending)}: the kernel refuses a change while pages are shared; "
             "it is tried again.",
         )
+    if facts.held and facts.desired == "Merging":
+        return Judgement("Degraded", True, "MergeDebt", facts.held)
     changed = sorted({*facts.yielded, *facts.unrestored})
     if changed:
         return Judgement(

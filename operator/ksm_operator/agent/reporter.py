@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent import report
+from ksm_operator.agent import guard, report
+from ksm_operator.agent.admission import NO_HEADROOM, without_headroom
 from ksm_operator.agent.affinity import AFFINITY
 from ksm_operator.agent.container_series import rows
 from ksm_operator.agent.containers_survey import ContainersSurvey
@@ -125,6 +126,8 @@ class Reporter:
             foreign=progress.foreign,
             foreign_count=progress.foreign_count,
             helper_deaths=helper.deaths if helper is not None and helper.failing else 0,
+            exposed=guard.describe(hands.guard.exposed) if hands is not None else "",
+            held=hands.debt.message() if hands is not None and hands.debt is not None else "",
         )
 
     def status(self, progress: Progress) -> NodeStatus:
@@ -146,6 +149,10 @@ class Reporter:
             processes_skipped = dict(hands.enrolment.skipped_processes(wanted))
             # A pod's sandbox is a container to the kernel, with this one process in it.
             skipped.update({PAUSE: processes_skipped.get(PAUSE, 0)})
+            tight = without_headroom(hands.enrolment.seen, self._view.to_merge())
+            skipped.update({NO_HEADROOM: len(tight)})
+            uids = {self._view.containers[path].pod_uid for path in tight}
+            pods[2].update({NO_HEADROOM: len(uids - merging_pods)})
         milli_cpu = self._ksmd_milli_cpu()
         phantom = self._phantom_bytes(values)
         self._metrics.foreign.set(progress.foreign_count)

@@ -65,6 +65,7 @@ class NodeReason(StrEnum):
     EXTERNALLY_MODIFIED = "ExternallyModified"
     PENDING_RELEASE = "PendingRelease"
     HELPER_FAILING = "HelperFailing"
+    MERGE_DEBT = "MergeDebt"
     SYSFS_READ_ONLY = "SysfsReadOnly"
 
 

@@ -19,9 +19,15 @@ STANDING_STILL: Final[dict[str, Progress]] = {
 }
 """Reasons of `Ready` with which an agent goes no further: nobody need wait for it to move."""
 _SAYS_NOTHING_OF_OTHERS: Final = frozenset(
-    {NodeReason.EXTERNALLY_MODIFIED, NodeReason.PENDING_RELEASE, NodeReason.UNSUPPORTED}
+    {
+        NodeReason.EXTERNALLY_MODIFIED,
+        NodeReason.MERGE_DEBT,
+        NodeReason.PENDING_RELEASE,
+        NodeReason.UNSUPPORTED,
+    }
 )
-"""An administrator's hand, a value that waits, an old kernel: the next node fares as it fares."""
+"""An administrator's hand, pods that grew, a value that waits, an old kernel: the next node fares
+as it fares."""
 
 
 def progress(policy: Policy, node: Node, state: NodeState | None, now: datetime) -> Progress:

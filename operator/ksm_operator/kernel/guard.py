@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.errors import KernelError
-from ksm_operator.kernel.guard_plan import Break, Exposed, GuardPlan, plan_guard
+from ksm_operator.kernel.guard_plan import (
+    Break,
+    Exposed,
+    GuardPlan,
+    demand_errors,
+    demands,
+    plan_guard,
+)
+from ksm_operator.kernel.headroom import with_margin
 from ksm_operator.kernel.maps import read_maps
 from ksm_operator.kernel.payers import ChunkPayers
 from ksm_operator.kernel.procfs import PROC, Process, page_size
@@ -57,11 +65,14 @@ class Relief:
         ranges: of each process, what it gave back and keeps to itself from now on.
         given_back: of each process, merged memory that became its own, in bytes.
         exposed: cgroups that have not got room enough for what they may need.
+        spare: of each level with a limit, the room beyond what its processes may come to need, by
+            the last look: with the margin and a sample's error; negative where it lacks.
     """
 
     ranges: Mapping[Process, tuple[Range, ...]]
     given_back: Mapping[Process, int]
     exposed: tuple[Exposed, ...]
+    spare: Mapping[str, int]
 
 
 def relieve(
@@ -107,7 +118,7 @@ def relieve(
         # Planned, but not done: nothing of it is to be counted on.
         plan = _plan(scene, guarded, lambda _: False)
     ranges = {process: joined(found) for process, found in act.ranges.items()}
-    return Relief(ranges, act.given_back, plan.exposed)
+    return Relief(ranges, act.given_back, plan.exposed, _spare(scene))
 
 
 def _plan(
@@ -120,9 +131,24 @@ def _plan(
         scene.rooms,
         breakable=set(filter(breakable, mappers)),
         guarded=guarded,
+        errors=_errors(scene),
         page_size=page_size(),
         margin_bytes=MARGIN_BYTES,
     )
+
+
+def _errors(scene: Scene) -> dict[str, int]:
+    every = scene.survey.every
+    return demand_errors(scene.members, scene.pages, every=every, page_size=page_size())
+
+
+def _spare(scene: Scene) -> dict[str, int]:
+    needs, errors = demands(scene.members, scene.pages), _errors(scene)
+    return {
+        name: room - with_margin(needs[name] + errors.get(name, 0), MARGIN_BYTES)
+        for name, room in scene.rooms.items()
+        if room is not None
+    }
 
 
 class _Choice:

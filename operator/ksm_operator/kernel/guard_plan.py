@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.headroom import largest_within, with_margin, within
 from ksm_operator.kernel.release_plan import Pages
+from ksm_operator.kernel.shares import estimate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -99,6 +100,27 @@ def demands(members: Iterable[Member], pages: Iterable[Pages]) -> Counter[str]:
     return total
 
 
+def demand_errors(
+    members: Iterable[Member], pages: Iterable[Pages], *, every: int, page_size: int
+) -> dict[str, int]:
+    """By how much the demand of a level may be more than a sample says (95 %), in bytes.
+
+    Args:
+        members: everybody whose cgroup is known.
+        pages: everything that is merged, as reckoned from a sample.
+        every: one page of so many was looked at; 1 for all.
+        page_size: bytes of a page.
+    """
+    if every == 1:
+        return {}
+    paths = {member.process: member.path for member in members}
+    squares: Counter[str] = Counter()
+    for each in pages:
+        for name, weight in _weights(each, paths).items():
+            squares[name] += weight * weight * (each.size // (every * page_size))
+    return {name: estimate(1, total, every, page_size).error for name, total in squares.items()}
+
+
 def plan_guard(
     members: Iterable[Member],
     pages: Iterable[Pages],
@@ -106,6 +128,7 @@ def plan_guard(
     *,
     breakable: Collection[Process],
     guarded: Collection[str] | None = None,
+    errors: Mapping[str, int] | None = None,
     page_size: int,
     margin_bytes: int,
 ) -> GuardPlan:
@@ -117,17 +140,20 @@ def plan_guard(
         rooms: what each level can take; None, or no entry, where there is no limit.
         breakable: whose sharing may be broken.
         guarded: levels to look after; None for all.
+        errors: by how much the demand of a level may be more than these pages say, see
+            `demand_errors`; room is kept for that too.
         page_size: bytes of a page.
         margin_bytes: most that is to spare at a level, see `headroom.within`.
     """
-    planner = _Planner(members, pages, rooms, page_size, margin_bytes)
+    planner = _Planner(
+        members, pages, rooms, errors=errors or {}, page_size=page_size, margin_bytes=margin_bytes
+    )
     planner.breakable &= set(breakable)
     breaks: list[Break] = []
     exposed: list[Exposed] = []
     levels = [name for name in planner.levels() if guarded is None or name in guarded]
-    # What was freed for one level may be room that others need to give pages back.
-    while found := [one for level in levels for one in planner.relieve(level)]:
-        breaks += found
+    for level in levels:
+        breaks += planner.relieve(level)
     for level in levels:
         lacking = planner.lacking(level)
         if lacking > 0:
@@ -151,6 +177,8 @@ class _Planner:
         members: Iterable[Member],
         pages: Iterable[Pages],
         rooms: Mapping[str, int | None],
+        *,
+        errors: Mapping[str, int],
         page_size: int,
         margin_bytes: int,
     ) -> None:
@@ -159,6 +187,10 @@ class _Planner:
         self._demand = demands(everybody, (kind.pages for kind in self._kinds))
         self._paths = {member.process: member.path for member in everybody}
         self._rooms = {name: room for name, room in rooms.items() if room is not None}
+        # Not what is freed on the way: which pages go first, of those that are alike to the ones
+        # who give them back, nobody can tell. The next look finds it.
+        self._left_to_give = dict(self._rooms)
+        self._errors = errors
         self.breakable = set(self._paths)
         self._page_size = page_size
         self._margin_bytes = margin_bytes
@@ -180,6 +212,8 @@ class _Planner:
     def lacking(self, level: str) -> int:
         """How much more room a level needs; 0 if it has enough."""
         demand, room = self._demand[level], self._rooms[level]
+        if demand > 0:
+            demand += self._errors.get(level, 0)
         if within(demand, room, self._margin_bytes):
             return 0
         return with_margin(demand, self._margin_bytes) - room
@@ -235,8 +269,9 @@ class _Planner:
             for name in self._paths[process]:
                 copies[name] += times
         for name, times in copies.items():
-            if name in self._rooms:
-                size = min(size, largest_within(self._rooms[name], self._margin_bytes) // times)
+            if name in self._left_to_give:
+                room = largest_within(self._left_to_give[name], self._margin_bytes)
+                size = min(size, room // times)
         return max(0, size // self._page_size * self._page_size)
 
     def _take(self, kind: _Kind, sharers: Sequence[tuple[Process, int]], size: int) -> None:
@@ -255,6 +290,7 @@ class _Planner:
             for name in self._paths[process]:
                 if name in self._rooms:
                     self._rooms[name] -= times * size
+                    self._left_to_give[name] -= times * size
 
     def _free(self, pages: Pages, size: int) -> None:
         inside = {name for process, _ in pages.mappers for name in self._paths[process]}
@@ -273,16 +309,21 @@ def _add(
     total: Counter[str], pages: Pages, paths: Mapping[Process, tuple[str, ...]], size: int
 ) -> None:
     """Add to each level's demand what so many bytes of these pages mean for it."""
-    mappings: Counter[str] = Counter()
+    for name, weight in _weights(pages, paths).items():
+        total[name] += weight * size
+
+
+def _weights(pages: Pages, paths: Mapping[Process, tuple[str, ...]]) -> Counter[str]:
+    """What one of these pages adds to each level's demand, in pages."""
+    weights: Counter[str] = Counter()
     mappers: Counter[str] = Counter()
     for process, times in pages.mappers:
         for name in paths.get(process, ()):
-            mappings[name] += times
+            weights[name] += times
             mappers[name] += 1
-    for name, times in mappings.items():
-        total[name] += times * size
     for name in pages.payer:
-        if not mappings[name]:
-            total[name] += size
+        if not mappers[name]:
+            weights[name] += 1
         elif mappers[name] == len(pages.mappers) and not pages.is_shared_elsewhere:
-            total[name] -= size
+            weights[name] -= 1
+    return weights

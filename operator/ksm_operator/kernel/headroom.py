@@ -181,6 +181,15 @@ def path_up(hierarchy: Hierarchy, directory: Path) -> list[Path]:
     return found
 
 
+def read_usage(hierarchy: Hierarchy, directory: Path) -> int | None:
+    """Bytes charged to a cgroup, page cache included; None for one that has gone.
+
+    The kernel keeps this figure, unlike those of memory.stat, so that it is cheap to ask for.
+    """
+    name = "memory.usage_in_bytes" if hierarchy.version == 1 else "memory.current"
+    return _number(directory / name)
+
+
 def memory_headroom(hierarchy: Hierarchy, directory: Path) -> int | None:
     """The least room on the way from this cgroup up to the root of the hierarchy.
 

@@ -105,7 +105,9 @@ def test_an_edit_does_not_lift_the_stop() -> None:
     assert waiting({"n0": degraded("n0", generation=2)}) == ["n1", "n2", "n3", "n4", "n5"]
 
 
-@pytest.mark.parametrize("reason", ["ExternallyModified", "PendingRelease", "Unsupported"])
+@pytest.mark.parametrize(
+    "reason", ["ExternallyModified", "MergeDebt", "PendingRelease", "Unsupported"]
+)
 def test_what_says_nothing_of_the_next_node_stops_nothing(reason: str) -> None:
     """One old kernel, or one administrator's hand, must not keep a fleet from merging."""
     assert waiting({"n0": degraded("n0", reason)}) == ["n3", "n4", "n5"]

@@ -1,0 +1,93 @@
+"""When the guard looks at the node: what a look may cost, and what makes one urgent. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What can be had for next to nothing.
+
+    Attributes:
+        merged: what merging gives back on the node, in bytes.
+        newcomers: containers enrolled since the agent began.
+        used: bytes charged to cgroups, by name.
+    """
+
+    merged: int = 0
+    newcomers: int = 0
+    used: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The last look.
+
+    Attributes:
+        at: when it ended, seconds on a clock that only moves forward.
+        cpu_seconds: what it cost.
+        before: the glance at its beginning.
+        spare: room of each cgroup with a limit beyond what it may come to need, as it was found.
+    """
+
+    at: float
+    cpu_seconds: float
+    before: Glance
+    spare: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Vigilance:
+    """How watchful the guard is.
+
+    Attributes:
+        glance_seconds: between two glances, which read one small file for each cgroup with a limit.
+        rest_seconds: least time between two looks while nothing has changed.
+        rest_share: most of one core that looks may take meanwhile: one that took 1 s of CPU is
+            not repeated for 200 s.
+        urgent_seconds: least time between two looks where somebody may lack room.
+        urgent_share: most of one core that looks may take then.
+        grown_bytes: of merging or usage, since the last look, that is within the margin which
+            every plan keeps.
+    """
+
+    glance_seconds: float = 2.0
+    rest_seconds: float = 60.0
+    rest_share: float = 0.005
+    urgent_seconds: float = 1.0
+    urgent_share: float = 0.05
+    grown_bytes: int = 2 << 20
+
+    def is_due(self, last: Looked | None, now: float, glance: Glance) -> bool:
+        """Tell whether it is time for another look."""
+        if last is None:
+            return glance.merged > 0
+        if self.is_urgent(last, glance):
+            least, share = self.urgent_seconds, self.urgent_share
+        elif glance.merged or last.before.merged:
+            least, share = self.rest_seconds, self.rest_share
+        else:
+            return False
+        return now - last.at >= max(least, last.cpu_seconds / share)
+
+    def is_urgent(self, last: Looked, glance: Glance) -> bool:
+        """Tell whether some cgroup may lack room that the last look found it to have.
+
+        A page that is merged adds at most two to what a cgroup may come to need: a mapping, and a
+        charge that may become a phantom. A cgroup that came later has not been looked at.
+        """
+        merged = glance.merged - last.before.merged
+        may_need = 2 * merged if merged > self.grown_bytes else 0
+        if may_need and glance.newcomers != last.before.newcomers:
+            return True
+        for name, spare in last.spare.items():
+            used = glance.used.get(name, 0) - last.before.used.get(name, 0)
+            grown = may_need + (used if used > self.grown_bytes else 0)
+            if grown > max(0, spare):
+                return True
+        return False

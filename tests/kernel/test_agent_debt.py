@@ -1,0 +1,46 @@
+"""A node whose memory filled up behind the back of merging; it takes a small machine to try that.
+
+On a large one it would take all of the memory that others use: a virtual machine has little.
+"""
+
+from pathlib import Path
+
+from kernel.conftest import Cgroup, Holders, Start, intact, wait_until
+from kernel.pods import MIB
+from kernel.test_release import merged
+from kernel.whole_agent import record, running
+from ksm_operator.kernel import Hierarchy, Tracer, enrol, node_headroom, read_meminfo
+from support import kernel
+
+SIZE = 64
+
+
+def test_merging_stops_until_the_node_could_take_what_is_merged(
+    *,
+    ksm_settings: dict[str, bytes],
+    holder: Holders,
+    cgroup: Cgroup,
+    hierarchy: Hierarchy,
+    tracer: Tracer,
+    start: Start,
+    tmp_path: Path,
+) -> None:
+    """Whoever else grows into what it saves would be killed when it comes apart."""
+    members = [(one, holder(SIZE, one, "small")) for one in map(cgroup.child, ("one", "two"))]
+    for _, target in members:
+        enrol(target.process, tracer)
+    record(tmp_path, hierarchy, members, "Merging", reserve_percent=1)
+    with running(start, tmp_path) as agent:
+        wait_until(lambda: all(merged(one) >= (SIZE - 1) * MIB for _, one in members), "merged")
+        assert kernel.counter("run") == 1
+        room = node_headroom(read_meminfo(), 0)
+        grown = holder.others()(room // MIB - SIZE // 2)
+        wait_until(lambda: kernel.counter("run") == 0, "ksmd is stopped")
+        debt = agent.metric("ksm_node_merge_debt_bytes")
+        assert debt >= (SIZE - 1) * MIB
+        assert debt > agent.metric("ksm_node_merge_debt_limit_bytes")
+        assert all(merged(one) >= (SIZE - 1) * MIB for _, one in members), "it stays merged"
+        grown.kill()
+        wait_until(lambda: kernel.counter("run") == 1, "ksmd goes on")
+        assert all(intact(target) for _, target in members)
+    assert kernel.counter("run") == 0, "as when any agent ends"

@@ -1,0 +1,54 @@
+"""When a node has merged more than it could take if it came apart."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksm_operator.agent.debt import Debt, reckon
+
+GIB = 1 << 30
+BYTES = st.integers(0, 1 << 42)
+
+
+@given(BYTES, BYTES, BYTES, BYTES)
+def test_merging_by_itself_never_stops_merging(
+    merged: int, more: int, room: int, reserve: int
+) -> None:
+    """What it saves is available afterwards: only who grows into that makes a debt too large."""
+    before = reckon(None, merged, merged + room, reserve)
+    after = reckon(before, merged + more, merged + room + more, reserve)
+    assert not before.is_held
+    assert not after.is_held
+
+
+@given(BYTES, BYTES, BYTES)
+def test_what_comes_apart_at_once_fits_while_merging_goes_on(
+    merged: int, room: int, reserve: int
+) -> None:
+    """Beyond a reserve that releases leave alone, whoever uses it."""
+    debt = reckon(None, merged, room, reserve)
+    assert debt.is_held or debt.size <= max(room, reserve)
+
+
+def test_a_node_that_is_full_begins() -> None:
+    """There merging is needed most; nothing of it is owed yet."""
+    assert not reckon(None, 0, -GIB, 6 * GIB).is_held
+    assert not reckon(None, 5 * GIB, 4 * GIB, 6 * GIB).is_held
+    assert reckon(None, 7 * GIB, 4 * GIB, 6 * GIB).is_held
+
+
+def test_it_does_not_flap() -> None:
+    """What is available moves by some percent all the time."""
+    held = reckon(None, 101, 100, 0)
+    assert held.is_held
+    assert reckon(held, 101, 105, 0).is_held
+    assert not reckon(held, 101, 113, 0).is_held
+    assert not reckon(reckon(held, 101, 113, 0), 101, 105, 0).is_held
+
+
+def test_it_says_what_it_is_about() -> None:
+    """Short enough for a condition, and silent while all is well."""
+    assert not reckon(None, 1, 2, 0).message()
+    message = Debt(7 * GIB + 1, 6 * GIB, True).message()
+    assert "7.1 GiB" in message
+    assert "6.0 GiB" in message
+    assert len(message) <= 200

@@ -1,0 +1,62 @@
+"""When the guard looks, and what it may cost."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
+
+MIB = 1 << 20
+WATCH = Vigilance()
+MERGED = Glance(merged=1000 * MIB, newcomers=5, used={"/pod": 100 * MIB})
+LAST = Looked(at=1000.0, cpu_seconds=1.0, before=MERGED, spare={"/pod": 50 * MIB})
+
+
+def test_nothing_merged_is_nothing_to_look_at() -> None:
+    """A node that merges nothing pays nothing."""
+    assert not WATCH.is_due(None, 0.0, Glance())
+    assert WATCH.is_due(None, 0.0, MERGED)
+    assert not WATCH.is_due(replace(LAST, before=Glance()), 1e9, Glance())
+
+
+@given(st.floats(0.0, 100.0), st.floats(0.0, 2.0))
+def test_the_share_of_a_core_is_bounded(cost: float, factor: float) -> None:
+    """A look is repeated the later the more it cost, urgent or not."""
+    last = replace(LAST, cpu_seconds=cost)
+    grown = replace(MERGED, used={"/pod": 200 * MIB})
+    for glance, share in ((MERGED, WATCH.rest_share), (grown, WATCH.urgent_share)):
+        later = factor * cost / share
+        if WATCH.is_due(last, last.at + later, glance):
+            assert cost <= share * later * 1.001
+
+
+def test_what_makes_a_look_urgent() -> None:
+    """Where somebody may lack room that was there, it is not waited for a minute."""
+    assert not WATCH.is_urgent(LAST, MERGED)
+    assert not WATCH.is_urgent(LAST, replace(MERGED, used={"/pod": 149 * MIB}))
+    assert WATCH.is_urgent(LAST, replace(MERGED, used={"/pod": 151 * MIB}))
+    assert not WATCH.is_urgent(LAST, replace(MERGED, merged=1024 * MIB))
+    assert WATCH.is_urgent(LAST, replace(MERGED, merged=1026 * MIB))
+    both = replace(MERGED, merged=1020 * MIB, used={"/pod": 111 * MIB})
+    assert WATCH.is_urgent(LAST, both)
+
+
+def test_a_container_that_was_never_looked_at() -> None:
+    """Nothing is known of its room, so what is merged after it came may be too much for it."""
+    later = replace(MERGED, merged=1003 * MIB, newcomers=6)
+    assert WATCH.is_urgent(LAST, later)
+    assert not WATCH.is_urgent(LAST, replace(later, newcomers=5))
+    assert not WATCH.is_urgent(LAST, replace(later, merged=1001 * MIB))
+
+
+def test_what_cannot_be_helped_is_not_looked_at_for_ever() -> None:
+    """A cgroup that lacks room by itself goes on lacking it: only what changes counts."""
+    exposed = replace(LAST, spare={"/pod": -30 * MIB})
+    assert not WATCH.is_urgent(exposed, MERGED)
+    assert WATCH.is_urgent(exposed, replace(MERGED, used={"/pod": 103 * MIB}))
+
+
+def test_a_cgroup_that_is_gone() -> None:
+    """Its usage is not there any more, and nobody in it can be killed."""
+    assert not WATCH.is_urgent(LAST, replace(MERGED, used={}))
