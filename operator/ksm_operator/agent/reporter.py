@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent import report
 from ksm_operator.agent.host import Host, Obstacle
+from ksm_operator.agent.isolation import Named
 from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.phantom import PhantomCharge
 from ksm_operator.agent.status import conditions, counts
 from ksm_operator.agent.wire import (
     Condition,
-    ForeignMerger,
     KernelStatus,
     NodeMemory,
     NodeSpec,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ksm_operator.agent.metrics import Metrics
+    from ksm_operator.agent.neighbours import Neighbours
     from ksm_operator.agent.obey import Obedience
     from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.state import State
@@ -50,16 +51,14 @@ class Progress:
         unknown: terms of the latest spec that are not known.
         settled: every selected container has been looked at.
         leaving: containers that have left and are not released.
-        foreign: processes outside of the domain that asked for merging, at most ten.
-        foreign_count: how many there are.
+        neighbours: others who merge on this node; None where nothing can be seen.
     """
 
     spec: NodeSpec | None
     unknown: Sequence[str]
     settled: bool
     leaving: int
-    foreign: Sequence[ForeignMerger]
-    foreign_count: int
+    neighbours: Neighbours | None
 
 
 class Reporter:
@@ -96,12 +95,13 @@ class Reporter:
         former = state.owner if owner is None or state.owner != owner.uid else ""
         obstacle = self._obstacle
         helper = self._host.tracer if self._host is not None else None
+        named = progress.neighbours.named if progress.neighbours is not None else Named()
         return report.Facts(
             obstacle=(obstacle.reason, str(obstacle)) if obstacle is not None else None,
             unknown=progress.unknown,
             desired=spec.desired_state if spec is not None else "",
             former=former if state.containers else "",
-            external=hands.external if hands is not None else False,
+            manager=(hands.manager or "") if hands is not None else "",
             touched=state.touched,
             settled=progress.settled,
             leaving=progress.leaving,
@@ -111,8 +111,9 @@ class Reporter:
             yielded=sorted(state.yielded),
             unrestored=hands.unrestored if hands is not None else (),
             troubles=hands.troubles if hands is not None else Troubles(),
-            foreign=progress.foreign,
-            foreign_count=progress.foreign_count,
+            foreign=named.mergers,
+            foreign_count=named.count,
+            held=hands.held if hands is not None else False,
             helper_deaths=helper.deaths if helper is not None and helper.failing else 0,
         )
 
@@ -137,7 +138,11 @@ class Reporter:
             skipped.update({PAUSE: processes_skipped.get(PAUSE, 0)})
         milli_cpu = self._ksmd_milli_cpu()
         phantom = self._phantom_bytes(values)
-        self._metrics.foreign.set(progress.foreign_count)
+        neighbours = progress.neighbours
+        named = neighbours.named if neighbours is not None else Named()
+        if neighbours is not None:
+            self._metrics.foreign.set(len(neighbours.mergers))
+            self._metrics.isolation_was_broken(neighbours.isolation.times)
         self._measure(values, merging_containers, enrolled, processes_skipped)
         return NodeStatus(
             observed_generation=generation,
@@ -157,8 +162,8 @@ class Reporter:
                 name: str(saved.before) for name, saved in sorted(state.baseline.files.items())
             }
             or None,
-            foreign_mergers=tuple(progress.foreign),
-            foreign_merger_count=progress.foreign_count,
+            foreign_mergers=named.mergers,
+            foreign_merger_count=named.count,
             conditions=self.conditions,
         )
 

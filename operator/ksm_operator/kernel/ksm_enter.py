@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -39,11 +38,11 @@ _LOST: Final = re.compile(rb"\[LOST [0-9]+ EVENTS\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
+class Asked:
     """What was told since the last time.
 
     Attributes:
-        tids: threads that made a process mergeable; their own, their child, or one that they became.
+        tids: threads that made a process mergeable: their own or, by a fork, their child.
         lost: whether there may have been others.
     """
 
@@ -51,9 +50,9 @@ class Entered:
     lost: bool
 
 
-def parse_events(text: bytes) -> Entered:
+def parse_events(text: bytes) -> Asked:
     """Parse what trace_pipe gives."""
-    return Entered({int(tid) for tid in _LINE.findall(text)}, bool(_LOST.search(text)))
+    return Asked({int(tid) for tid in _LINE.findall(text)}, bool(_LOST.search(text)))
 
 
 class KsmEnterEvents:
@@ -72,8 +71,7 @@ class KsmEnterEvents:
         self._directory = f"{root}/instances/{instance}"
         self._pipe = -1
         try:
-            if not os.path.exists(f"{root}/{EVENT}"):  # noqa: PTH110 - a descriptor, not a path
-                raise Unsupported("this kernel has no tracepoint ksm:ksm_enter (6.5)")
+            os.stat(f"{root}/{EVENT}")  # noqa: PTH116 - below a descriptor, not a path
             self._remove()
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self._directory)  # noqa: PTH102 - as above
@@ -85,25 +83,20 @@ class KsmEnterEvents:
             self._write(f"{EVENT}/enable", "1")
         except OSError as error:
             self.close()
-            raise Unsupported(f"ksm:ksm_enter cannot be traced: {error}") from error
-        except Unsupported:
-            self.close()
-            raise
-        self._poll = select.poll()
-        self._poll.register(self._pipe, select.POLLIN)
+            raise Unsupported(f"ksm:ksm_enter (6.5) cannot be traced: {error}") from error
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep until there is something to read, or for so long; tells which it was."""
-        return bool(self._poll.poll(max(0.0, seconds) * 1000))
+    def fileno(self) -> int:
+        """Readable while there is something to read."""
+        return self._pipe
 
-    def read(self) -> Entered:
+    def read(self) -> Asked:
         """What there is now, up to a bound; never waits."""
         try:
             text = os.read(self._pipe, MOST_BYTES)
         except BlockingIOError:
-            return Entered(frozenset(), lost=False)
+            return Asked(frozenset(), lost=False)
         except OSError:
-            return Entered(frozenset(), lost=True)
+            return Asked(frozenset(), lost=True)
         return parse_events(text)
 
     def close(self) -> None:
