@@ -292,7 +292,6 @@ class Agent:
         if now >= self._next_resync:
             self._next_resync = now + RESYNC_SECONDS
             self._resync(self._host, self._hands)
-        self._look_around(self._hands)
         if self._obey(self._hands):
             self._happened = self._happened or self._next_obey != float("inf")
             self._next_obey = float("inf")
@@ -330,6 +329,9 @@ class Agent:
     def _look_around(self, hands: Obedience) -> None:
         """See who else merges on this node, and whether ksmd may scan."""
         assert self._neighbours is not None
+        listed = self._view.namespaces_listed and self._view.pods_are_listed
+        if not listed and time.monotonic() < self._settling_until:
+            return  # who belongs to the domain is not known yet
         domain = set(self._state.containers) | set(self._view.to_merge())
         if self._neighbours.follow(domain, set(self._view.containers), self._view.pods):
             self._happened = True
@@ -349,8 +351,10 @@ class Agent:
             self._leaving = len(self._state.containers)
             self._view.forget_verdicts()
             self._dirty = True
+            self._look_around(hands)
             return hands.give_back(reserve, self._neighbours.others_merge)
         self._judge(policy, hands)
+        self._look_around(hands)
         if not hands.accept(spec.owner, policy.ksmd, self._neighbours.manager):
             if self._state.owner in ("", spec.owner.uid):
                 return True

@@ -49,10 +49,10 @@ class Candidate:
         """Tell whether its container is one of these cgroup paths."""
         return self.placement is not None and self.placement.container_path in domain
 
-    def is_young(self) -> bool:
-        """Tell whether it was started only just now."""
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - self.process.start_time / _ticks()
-        return age < YOUNG_SECONDS
+    def age(self) -> float:
+        """Return seconds since its start."""
+        started = self.process.start_time / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
     def descends_from(self, pid: int) -> bool:
         """Tell whether it is a child of that process, or of a child of it."""
@@ -117,7 +117,3 @@ def has_merged(process: Process) -> bool:
         return bool(read_merging_pages(process))
     except KernelError:
         return False
-
-
-def _ticks() -> int:
-    return os.sysconf("SC_CLK_TCK")

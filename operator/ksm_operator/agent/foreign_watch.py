@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.foreign import (
+    YOUNG_SECONDS,
     Candidate,
     Question,
     candidate,
@@ -194,7 +195,7 @@ class ForeignWatch(threading.Thread):
     def _look(self, candidates: Collection[Candidate], *, closely: bool) -> list[int]:
         """Find out who of them merges; return the pids of those that are too young to tell."""
         mine = {one.process: one for one in candidates if not one.is_in(self.domain)}
-        young = [process.pid for process, one in mine.items() if one.is_young()]
+        young = [process.pid for process, one in mine.items() if one.age() < YOUNG_SECONDS]
         questions = [
             Question(one, closely or one in self._known)
             for one in mine

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNKNOWN_SECONDS: Final = 5.0
+"""How long a new process of a pod that nobody has told us of may still be one of the domain."""
 MOST_NAMED: Final = 5
 LONGEST_POD: Final = 80
 """What the schema of a KSMNode has room for."""
@@ -85,7 +87,11 @@ class Neighbours:
             return False
         now, before = time.monotonic(), self.isolation
         first, self._followed = not self._followed, True
-        self.mergers = [one for one in self._seen.mergers if not one.is_in(domain)]
+        self.mergers = [
+            one
+            for one in self._seen.mergers
+            if not one.is_in(domain) and not _is_unknown(one, pods)
+        ]
         self.isolation = before.follow(now, foreign=bool(self.mergers))
         named = tuple(_named(one, pods) for one in self.mergers[:MOST_NAMED])
         broken = self.isolation.broken
@@ -103,7 +109,7 @@ class Neighbours:
 
     def forbid_scanning(self, on_foreign_merging: str) -> bool:
         """Tell whether ksmd has to stand still; also until the first look at the node is over."""
-        return on_foreign_merging == "Pause" and (self._seen is None or self.isolation.broken)
+        return on_foreign_merging == "Pause" and (not self._followed or self.isolation.broken)
 
     def others_merge(self) -> bool | None:
         """Tell whether anybody else merges, by a look that begins now; None while it goes on."""
@@ -122,8 +128,14 @@ class Neighbours:
         """
         if self._seen is None:
             return None
-        host = [one for one in self.mergers if one.placement is None]
+        host = [one for one in self._seen.mergers if one.placement is None]
         return who_manages(run, host, self._seen.managers)
+
+
+def _is_unknown(merger: Candidate, pods: Mapping[str, ObjectMeta]) -> bool:
+    """Tell whether its pod is so new that the API server may not have told of it yet."""
+    pod = merger.placement.pod_uid if merger.placement is not None else None
+    return pod is not None and pod not in pods and merger.age() < UNKNOWN_SECONDS
 
 
 def _named(merger: Candidate, pods: Mapping[str, ObjectMeta]) -> ForeignMerger:
