@@ -28,8 +28,11 @@ def test_a_pod_outside_the_domain_stops_merging_until_it_goes(stage: Stage) -> N
     name = f"{other}/intruder"
 
     _runs(stage, 0, "it is not alone")
-    mergers = wait_until(lambda: stage.node_status().get("foreignMergers"), 20, "it is named")
-    assert [one["pod"] for one in mergers] == [name]
+    wait_until(
+        lambda: [one["pod"] for one in stage.node_status()["foreignMergers"]] == [name],
+        20,
+        "the KSMNode names it",
+    )
     isolated = condition(stage.kubectl.find("ksmnode", stage.node), "Isolated")
     assert (isolated["status"], isolated["reason"]) == ("False", "ForeignMergers")
     wait_until(

@@ -1,6 +1,7 @@
 """Others who merge on the node: noticed, paused for, and never more than a nuisance."""
 
 import contextlib
+import json
 import os
 import queue
 import re
@@ -178,6 +179,15 @@ def test_what_a_killed_agent_left_is_taken_over(told: None, orphan: Callable[[st
         assert not (root / "instances" / instance).exists()
 
 
+TOLD = to_json_types(
+    NodeSpec(
+        owner=Owner(name="web", uid="u", generation=1),
+        desired_state="Merging",
+        policy=NodePolicy(namespaces=("web",)),
+    )
+)
+
+
 class RunningAgent:
     """The agent's program, told by an earlier one what to do: no API server answers."""
 
@@ -210,6 +220,11 @@ class RunningAgent:
         except OSError:
             return float("nan")
         return float(found[1]) if found else float("nan")
+
+    def owner(self) -> str:
+        """Whose the node is by its record."""
+        owner: str = json.loads((self.log_path.parent / "state.json").read_text())["owner"]
+        return owner
 
     def cpu_seconds(self) -> float:
         """What it has used of the processor."""
@@ -244,12 +259,7 @@ def agent(  # noqa: PLR0917 - pytest passes them by name
         target = holder(8, inner)
         enrol(target.process, tracer)
         container.enrolled.add(target.process)
-    owner = Owner(name="web", uid="u", generation=1)
-    policy = NodePolicy(namespaces=("web",))
-    spec = NodeSpec(owner=owner, desired_state="Merging", policy=policy)
-    state = State(
-        boot_id(), owner="u", containers={path: container}, told=to_json_types(spec), generation=1
-    )
+    state = State(boot_id(), owner="u", containers={path: container}, told=TOLD, generation=1)
     made = RunningAgent(tmp_path, state)
     try:
         yield made
@@ -290,3 +300,19 @@ def test_a_hostile_process_stops_merging_and_nothing_else(
         agent.popen.wait(30)
         assert not (root / "instances" / INSTANCE).exists(), "something stays in the kernel"
         assert kernel.counter("run") == 0
+
+
+def test_a_node_on_which_the_host_merges_is_left_alone(
+    ksm_settings: dict[str, bytes], orphan: Callable[[str], int], tmp_path: Path
+) -> None:
+    """Whoever was there first has a reason, and would share the pool with the domain."""
+    first = orphan(MERGES)
+    wait_until(lambda: bool(kernel.merge_any(first)), "it merges")
+    agent = RunningAgent(tmp_path, State(boot_id(), told=TOLD, generation=1))
+    try:
+        wait_until(lambda: agent.series("ksm_node_foreign_mergers") == 1, "it is counted")
+        assert agent.owner() == ""
+        end(first)
+        wait_until(lambda: agent.owner() == "u", "the node is taken")
+    finally:
+        agent.stop()

@@ -35,6 +35,4 @@ def show(shell: Shell) -> None:
         say(f"{time.monotonic() - started:.1f} s later the policy's condition Isolated says:\n")
         say(f"  {said}\n")
         intruder.wait()
-    say(
-        "It has ended. ksmd goes on a quarter of a minute after the last one; what is merged stays."
-    )
+    say("It has ended; ksmd goes on in a quarter of a minute. What was merged stayed merged.")
