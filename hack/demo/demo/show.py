@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from demo import install
+from demo import install, intruder
 from demo.figures import Pod, mib, percent, pod_table, pods
 from demo.names import NAMESPACE, OTHER, POLICY, REPLICAS, WEB
 from demo.node import Nodes, memory, running_pods, wait_for_quiet
@@ -122,6 +122,9 @@ def _show(shell: Shell) -> None:
     ):
         shell.show("kubectl", *arguments)
         say()
+
+    step(f"Somebody in {OTHER} asks for merging by himself")
+    intruder.show(shell)
 
 
 def _settled(shell: Shell) -> list[Pod]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ksm_operator.agent.cgroups import CgroupListener, container_at, containers
-from ksm_operator.agent.foreign import foreign_mergers
 from ksm_operator.agent.host import Host, Obstacle
+from ksm_operator.agent.neighbours import Neighbours
 from ksm_operator.agent.news import (
     CgroupAppeared,
     CgroupEntered,
@@ -19,6 +19,7 @@ from ksm_operator.agent.news import (
     CgroupVanished,
     Changed,
     Deleted,
+    ForeignSeen,
     Listed,
     LookedUp,
     News,
@@ -31,7 +32,6 @@ from ksm_operator.agent.status import parse_timestamp
 from ksm_operator.agent.view import View
 from ksm_operator.agent.watches import Watches
 from ksm_operator.agent.wire import (
-    ForeignMerger,
     Node,
     NodePolicy,
     NodeSpec,
@@ -108,7 +108,7 @@ class Agent:
         self._settled = False
         self._settling_until = time.monotonic() + SETTLING_SECONDS
         self._leaving = 0
-        self._foreign: tuple[list[ForeignMerger], int] = ([], 0)
+        self._neighbours = Neighbours(host, self.news) if isinstance(host, Host) else None
         self._beat = time.monotonic()
         self._next_resync = 0.0
         self._next_report = 0.0
@@ -131,6 +131,8 @@ class Agent:
         """Work until `stopping`, then leave the node in a state the next agent resumes."""
         if self._host is not None:
             CgroupListener(self._host.hierarchy, self.news).start()
+        if self._neighbours is not None:
+            self._neighbours.start()
         self._resume()
         self._watches.start()
         self._writer.start()
@@ -176,6 +178,8 @@ class Agent:
             self._hands.stop_ksmd()
             if self._state.touched:
                 self._save()
+        if self._neighbours is not None:
+            self._neighbours.close()
         log.info("stopped; nothing was unmerged", extra={"runIsOurs": self._state.run_is_ours})
 
     def _wait(self) -> None:
@@ -185,6 +189,8 @@ class Agent:
         )
         if self._hands is not None:
             deadline = min(deadline, self._hands.next_due())
+        if self._neighbours is not None:
+            deadline = min(deadline, self._neighbours.due())
         seconds = min(LONGEST_WAIT, max(0.0, deadline - time.monotonic()))
         try:
             news = self.news.get(timeout=max(seconds, 0.001))
@@ -225,6 +231,8 @@ class Agent:
             case CgroupEntered(path) if self._hands is not None:
                 self._hands.glance(path)
                 return
+            case ForeignSeen() if self._neighbours is not None:
+                self._neighbours.hear(news)
             case CgroupsUncertain():
                 self._next_resync = 0.0
             case _:
@@ -327,20 +335,26 @@ class Agent:
         hands.look_again()
         if hands.troubles.pending and self._spec is not None and self._spec.policy is not None:
             hands.apply_optional(self._spec.policy.ksmd)
-        self._see_foreign()
         self._dirty = True
 
-    def _see_foreign(self) -> bool:
-        """Look who else merges on this node, and tell whether anybody does."""
-        if self._host is not None:
-            domain = set(self._state.containers) | set(self._view.to_merge())
-            self._foreign = foreign_mergers(self._host, domain)
-        return self._foreign[1] > 0
+    def _look_around(self, hands: Obedience) -> None:
+        """See who else merges on this node, and whether ksmd may scan."""
+        assert self._neighbours is not None
+        listed = self._view.namespaces_listed and self._view.pods_are_listed
+        if not listed and time.monotonic() < self._settling_until:
+            return  # who belongs to the domain is not known yet
+        domain = set(self._state.containers) | set(self._view.to_merge())
+        if self._neighbours.follow(domain, set(self._view.containers), self._view.pods):
+            self._happened = True
+        policy = self._spec.policy if self._spec is not None else None
+        wanted = policy.isolation.on_foreign_merging if policy is not None else "Pause"
+        if hands.hold(self._neighbours.forbid_scanning(wanted)):
+            self._next_govern = 0.0
 
     def _obey(self, hands: Obedience) -> bool:  # noqa: PLR0911 - each step may end it
         """Bring the machine one step nearer; True when there is nothing left to do."""
         spec = self._spec
-        if spec is None:
+        if spec is None or self._neighbours is None:
             return True
         policy = spec.policy
         reserve = policy.release_reserve_percent if policy is not None else 10
@@ -348,9 +362,11 @@ class Agent:
             self._leaving = len(self._state.containers)
             self._view.forget_verdicts()
             self._dirty = True
-            return hands.give_back(reserve, self._see_foreign)
+            self._look_around(hands)
+            return hands.give_back(reserve, self._neighbours.others_merge)
         self._judge(policy, hands)
-        if not hands.accept(spec.owner, policy.ksmd):
+        self._look_around(hands)
+        if not hands.accept(spec.owner, policy.ksmd, self._neighbours.manager):
             if self._state.owner in ("", spec.owner.uid):
                 return True
             self._leaving = len(self._state.containers)
@@ -405,13 +421,13 @@ class Agent:
         settling = (
             self._hands is not None
             and not self._settled
-            and not self._hands.external
+            and not self._hands.manager
             and self._spec is not None
             and self._spec.desired_state == "Merging"
             and time.monotonic() < self._settling_until
         )
         if not settling:
             progress = Progress(
-                self._spec, self._unknown, self._settled, self._leaving, *self._foreign
+                self._spec, self._unknown, self._settled, self._leaving, self._neighbours
             )
             self._writer.offer(self._reporter.status(progress))

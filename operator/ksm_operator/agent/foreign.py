@@ -1,58 +1,119 @@
-"""Who else on the node has asked for merging: they share one pool with the domain."""
+"""Who a process is that may merge outside of the domain, read without any lock of its own."""
 
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.placement import place
-from ksm_operator.agent.wire import ForeignMerger
+from ksm_operator.agent.placement import Placement, place
 from ksm_operator.kernel import (
     KernelError,
+    Mergeable,
+    Process,
     is_marked,
-    mergeable_processes,
+    is_mergeable,
     read_cgroup,
+    read_ksm_stat,
+    read_merging_pages,
     read_stat,
+    read_status,
 )
+from ksm_operator.kernel.procfs import ancestors, live_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Set as AbstractSet
 
-    from ksm_operator.agent.host import Host
+YOUNG_SECONDS: Final = 0.3
+"""A process is not judged before: it may be about to end (a probe), or not yet where it belongs."""
 
-MOST: Final = 10
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A process of another domain, or of none.
+
+    Attributes:
+        process: who.
+        command: its name.
+        cgroup: its path in the memory hierarchy.
+        placement: the pod that this is in; None for a process of the host.
+    """
+
+    process: Process
+    command: str
+    cgroup: str
+    placement: Placement | None
+
+    def is_in(self, domain: AbstractSet[str]) -> bool:
+        """Tell whether its container is one of these cgroup paths."""
+        return self.placement is not None and self.placement.container_path in domain
+
+    def age(self) -> float:
+        """Return seconds since its start."""
+        started = self.process.start_time / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+    def descends_from(self, pid: int) -> bool:
+        """Tell whether it is a child of that process, or of a child of it."""
+        return pid in ancestors(self.process.pid)
 
 
-def foreign_mergers(host: Host, domain: Collection[str]) -> tuple[list[ForeignMerger], int]:
-    """Return at most ten of them, and how many there are. Reads every process once.
+def candidate(pid: int, controller: str) -> Candidate | None:
+    """Return who has this pid; None for a kernel thread and where there is nobody.
 
     Args:
-        host: the machine.
-        domain: cgroup paths of the containers that belong together.
+        pid: of a process.
+        controller: of the memory hierarchy, as /proc/PID/cgroup names it.
     """
-    found: list[ForeignMerger] = []
-    count = 0
-    controller = "memory" if host.hierarchy.version == 1 else ""
-    for mergeable in mergeable_processes():
-        pid = mergeable.process.pid
-        try:
-            placement = place(read_cgroup(pid).get(controller, ""))
-            stat = read_stat(pid)
-            if placement is not None and placement.container_path in domain:
-                continue
-            # Our own children try what the kernel does.
-            if stat.ppid == os.getpid() or not is_marked(mergeable):
-                continue
-        except KernelError:
-            continue
-        command = stat.comm.encode(errors="replace").decode()
-        count += 1
-        if len(found) < MOST:
-            found.append(
-                ForeignMerger(
-                    pid=pid,
-                    command=command[:16],
-                    pod_uid=placement.pod_uid if placement else None,
-                )
-            )
-    return found, count
+    try:
+        stat = read_stat(pid)
+        if stat.is_kernel_thread or (stat.is_zombie and live_thread(pid) is None):
+            return None
+        cgroup = read_cgroup(pid).get(controller, "")
+    except KernelError:
+        return None
+    command = stat.comm.encode(errors="replace").decode()
+    return Candidate(Process(pid, stat.start_time), command[:16], cgroup, place(cgroup))
+
+
+def process_of(tid: int) -> int | None:
+    """Return the pid of a thread's process; None if the thread has ended."""
+    try:
+        return int(read_status(tid)["Tgid"])
+    except (KernelError, KeyError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether a process merges.
+
+    Attributes:
+        process: who.
+        closely: it was seen to ask for it, so a kernel that does not tell is not believed.
+    """
+
+    process: Process
+    closely: bool
+
+
+def merges(question: Question) -> bool:
+    """Tell whether a process is mergeable now. May hang for as long as that process likes."""
+    try:
+        stat = read_ksm_stat(question.process)
+        # Before 6.14 only counters tell, and of the last scan: nothing before the first.
+        untold = question.closely and stat.merge_any is None
+        if not (untold or is_mergeable(stat)):
+            return False
+        return is_marked(Mergeable(question.process, stat))
+    except KernelError:
+        return False
+
+
+def has_merged(process: Process) -> bool:
+    """Tell whether it holds merged pages, which cannot hang."""
+    try:
+        return bool(read_merging_pages(process))
+    except KernelError:
+        return False

@@ -56,10 +56,26 @@ class Knobs:
         state: where the baseline is kept.
     """
 
-    def __init__(self, sysfs: KsmSysfs, state: State, save: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sysfs: KsmSysfs,
+        state: State,
+        save: Callable[[], None],
+        others_wrote_run: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            sysfs: the files.
+            state: where the baseline is kept.
+            save: keeps it on disk.
+            others_wrote_run: tells whether another process wrote to `run` since it was asked last;
+                only so is an admin's 0 seen where it was 0 already.
+        """
         self.state = state
         self._sysfs = sysfs
         self._save = save
+        self._others_wrote_run = others_wrote_run
 
     def read(self) -> KsmValues:
         """Return all values now."""
@@ -87,18 +103,19 @@ class Knobs:
     def notice(self) -> KsmValues:
         """Give up the files that somebody else changed since our last write; return all values."""
         now = self.read()
+        run_is_theirs = self._others_wrote_run()
         for name, saved in self.state.baseline.files.items():
             value = now.get(name)
             if saved.written is None or value is None or name in self.state.yielded:
                 continue
-            if value != saved.written:
+            if value != saved.written or (name == "run" and run_is_theirs):
                 self._yield(name, saved.written, value)
                 self._save()
         return now
 
     def reclaim(self) -> None:
         """Take back what somebody else changed: the policy was edited since."""
-        now = self.read()
+        now = self.notice()
         for name in self.state.yielded:
             value = now.get(name)
             if value is not None:
@@ -107,13 +124,13 @@ class Knobs:
         self._save()
 
     def apply(self, values: Mapping[str, int | str]) -> Troubles:
-        """Write what differs, in order, each verified by reading back.
+        """Write what differs and is not somebody else's, in order, each verified by reading back.
 
         Returns:
             What could not be written; what could is not listed.
         """
         found = _Found()
-        now = self.read()
+        now = self.notice()
         for name, value in values.items():
             if name in self.state.yielded:
                 continue

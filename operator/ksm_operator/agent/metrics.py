@@ -70,6 +70,12 @@ class Metrics:
             "Processes outside of the domain that asked for merging by themselves.",
             registry=self.registry,
         )
+        self._broken = Counter(
+            "ksm_node_foreign_mergings",
+            "Times that processes outside of the domain began to merge after none had.",
+            registry=self.registry,
+        )
+        self._broken_times = 0
         self.enrol_seconds = Histogram(
             "ksm_agent_enrol_duration_seconds",
             "Time that the enrolment of one process took; the mean of those enrolled together.",
@@ -102,6 +108,11 @@ class Metrics:
         """Show how often the helper process died since the agent started."""
         self._helper_deaths.inc(max(0, times - self._deaths))
         self._deaths = max(times, self._deaths)
+
+    def isolation_was_broken(self, times: int) -> None:
+        """Show how often isolation was broken since the agent started."""
+        self._broken.inc(max(0, times - self._broken_times))
+        self._broken_times = max(times, self._broken_times)
 
     def count_skipped(self, skipped: Mapping[str, int]) -> None:
         """Show these reasons and no other."""

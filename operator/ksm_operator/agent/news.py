@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ksm_operator.agent.foreign import Candidate
     from ksm_operator.agent.watcher import Watcher
     from ksm_operator.agent.wire import Node, ObjectMeta
 
@@ -71,6 +72,21 @@ class CgroupsUncertain:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignSeen:
+    """What a look at all processes came to.
+
+    Attributes:
+        mergers: processes outside of the domain that merge now.
+        managers: names of processes here that manage ksmd.
+        round: number of the last complete look that somebody waited for.
+    """
+
+    mergers: tuple[Candidate, ...]
+    managers: frozenset[str]
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """SIGTERM: finish."""
 
@@ -84,5 +100,6 @@ News = (
     | CgroupVanished
     | CgroupEntered
     | CgroupsUncertain
+    | ForeignSeen
     | Stop
 )

@@ -20,7 +20,14 @@ from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import cleanup_values, optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
-from ksm_operator.kernel import KernelError, node_headroom, page_size, read_meminfo
+from ksm_operator.kernel import (
+    HOST_KSM_ROOT,
+    KernelError,
+    OtherWriters,
+    node_headroom,
+    page_size,
+    read_meminfo,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -50,13 +57,13 @@ OPTIONAL: Final = (
 )
 """Files that go back to what they held as soon as the policy does not set them any more."""
 BUSY_WAIT: Final = 0.005
+HELD_TICK: Final = 1.0
+"""Between two looks at ksmd's files while it has to stand still."""
 IDLE_GRACE: Final = 10.0
 """Seconds that ksmd goes on after the last process went, to drop its records of it."""
 ENROL_DELAYS: Final = (0.0, 0.01, 0.03, 0.06, 0.1, 0.3, 0.5, 1.0, 3.0, 5.0)
 """Seconds between looks at a container that is new to us: its runtime fills it, forks and execs."""
 POSTPONED_DELAY: Final = 10.0
-DEBT_SECONDS: Final = 1.0
-"""Seconds until it is asked again whether the node's merge debt lets ksmd go on."""
 GUARD_PAUSE: Final = 0.5
 """Seconds until the guard is asked again while a release has its turn."""
 ENTERED_DELAY: Final = 1.0
@@ -70,7 +77,9 @@ class Obedience:
         state: what is remembered.
         enrolment: who is enrolled.
         knobs: ksmd's files.
-        external: whether somebody else manages ksmd here.
+        manager: who else manages ksmd here and how it is handed over; empty for nobody, None where
+            that is not known yet.
+        held: whether ksmd has to stand still, for others who merge.
         troubles: what could not be written lately.
         unrestored: files left alone by the last restore.
         guard: keeps room for what is merged.
@@ -89,8 +98,9 @@ class Obedience:
     ) -> None:
         self.state = state
         self.enrolment = Enrolment(host, state, save, metrics)
-        self.knobs = Knobs(host.sysfs, state, save)
-        self.external = False
+        writers = OtherWriters(root / "run" for root in (host.sysfs.root, HOST_KSM_ROOT))
+        self.knobs = Knobs(host.sysfs, state, save, writers.wrote)
+        self.manager: str | None = ""
         self.troubles = Troubles()
         self._affinity = Affinity(host.ksmd, state, save)
         self.unrestored: tuple[str, ...] = ()
@@ -112,6 +122,7 @@ class Obedience:
         self._idle_since: float | None = None
         self.guard = Guard(host, state, metrics, vigilance)
         self.debt: Debt | None = None
+        self.held = True
 
     def resume(self, owner: Owner | None) -> None:
         """Go on with what an earlier agent left.
@@ -124,21 +135,26 @@ class Obedience:
         if owner is not None:
             self._edition = (owner.uid, owner.generation)
 
-    def accept(self, owner: Owner, ksmd: Ksmd) -> bool:
+    def accept(self, owner: Owner, ksmd: Ksmd, manager: Callable[[int], str | None]) -> bool:
         """Take the node for an owner, before anything is enrolled for it.
 
+        Args:
+            owner: the one.
+            ksmd: what its policy asks of ksmd.
+            manager: tells by what `run` holds who else manages ksmd here; see the attribute.
+
         Returns:
-            Whether the node is ours to change; `external` and `troubles` say why not.
+            Whether the node is ours to change; `manager` and `troubles` say why not.
         """
         if not self.state.touched:
-            self.external = self.knobs.read().run == 1
-            if self.external:
+            self.manager = manager(self.knobs.read().run or 0)
+            if self.manager != "":
                 return False
             self.unrestored = ()
             self.state.owner = owner.uid
             self._save()
             log.info("node taken", extra={"policy": owner.name, "uid": owner.uid})
-        self.external = False
+        self.manager = ""
         self._cleanup = None
         if not self.state.containers and self.state.owner != owner.uid:
             log.info("owner changed", extra={"policy": owner.name, "uid": owner.uid})
@@ -270,18 +286,18 @@ class Obedience:
         self._releasing = None
         self._leaving = frozenset()
 
-    def give_back(self, reserve_percent: int, foreign: Callable[[], bool]) -> bool:
+    def give_back(self, reserve_percent: int, foreign: Callable[[], bool | None]) -> bool:
         """Release everything, clean up, restore ksmd's values.
 
         Args:
             reserve_percent: share of MemTotal that must stay available.
             foreign: asked before a clean-up scan: whether other processes merge too, whose pages
-                it may not touch.
+                it may not touch; None while that is not known.
 
         Returns:
             Whether the node is as it was before us.
         """
-        self.external = False
+        self.manager = ""
         if not self.state.touched:
             return True
         self._attempts.clear()
@@ -313,12 +329,12 @@ class Obedience:
         self.troubles = Troubles()
         self.enrolment.left.clear()
 
-    def _cleaned(self, foreign: Callable[[], bool]) -> bool:
+    def _cleaned(self, foreign: Callable[[], bool | None]) -> bool:
         """One scan that drops what ksmd still has on record: its counters are stale till then."""
         if "run" in self.state.yielded or "run" not in self.state.baseline.files:
             return True
-        if self._cleanup is None and foreign():
-            return True
+        if self._cleanup is None and (others := foreign()) is not False:
+            return others is not None
         values = self.knobs.read()
         now = time.monotonic()
         if self._cleanup is None:
@@ -357,12 +373,13 @@ class Obedience:
         self._affinity.keep()
         policy = spec.policy or NodePolicy()
         leaving = bool(self._leaving) or spec.desired_state == "Released"
-        if self.debt is not None and self.debt.is_held and not leaving:
+        waited_for = leaving and not self._host.features.smaps_shows_merged
+        in_debt = self.debt is not None and self.debt.is_held
+        if (self.held or in_debt) and not waited_for:
             self.knobs.notice()
             self._governor.forget()
             self.stop_ksmd()
-            return DEBT_SECONDS
-        waited_for = leaving and not self._host.features.smaps_shows_merged
+            return HELD_TICK
         hurry = waited_for or not enrolled
         troubles, pause = self._governor.step(policy.ksmd, self.enrolment.begun, hurry=hurry)
         if troubles is not None:
@@ -385,6 +402,11 @@ class Obedience:
         if self._releasing is not None:
             return GUARD_PAUSE
         return self.guard.step(merged, self.enrolment.begun)
+
+    def hold(self, held: bool) -> bool:  # noqa: FBT001 - it is all that this is about
+        """Have ksmd stand still, or let it scan again; tells whether that is a change."""
+        changed, self.held = held != self.held, held
+        return changed
 
     def _note(self, troubles: Troubles) -> None:
         if troubles.read_only or troubles.refused:

@@ -29,7 +29,7 @@ class Facts:
         unknown: terms of the spec that this agent does not know.
         desired: the desiredState that is obeyed; empty before the first.
         former: uid of a former owner whose processes are still enrolled; empty for none.
-        external: somebody else's hands are on ksmd.
+        manager: whose hands are on ksmd, and how it is handed over; empty for nobody's.
         touched: something on this node is to be given back.
         settled: every container that was selected when this spec came has been looked at.
         leaving: containers that have left and are not released.
@@ -41,16 +41,17 @@ class Facts:
         troubles: files that could not be written.
         foreign: processes outside of the domain that asked for merging.
         foreign_count: how many.
+        held: ksmd stands still for them.
         helper_deaths: how often the helper process died, where it dies again and again; else 0.
         exposed: which cgroups lack room for what others share with them; empty for none.
-        held: why ksmd is stopped though it should merge; empty if it is not.
+        debt: why ksmd is stopped for what is merged already; empty if it is not.
     """
 
     obstacle: tuple[str, str] | None
     unknown: Sequence[str]
     desired: str
     former: str
-    external: bool
+    manager: str
     touched: bool
     settled: bool
     leaving: int
@@ -62,9 +63,10 @@ class Facts:
     troubles: Troubles
     foreign: Sequence[ForeignMerger]
     foreign_count: int
+    held: bool = False
     helper_deaths: int = 0
     exposed: str = ""
-    held: str = ""
+    debt: str = ""
 
 
 def judge(facts: Facts) -> list[Judgement]:
@@ -85,14 +87,8 @@ def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per ans
             f"This agent does not know {', '.join(facts.unknown)} and changes nothing: "
             "upgrade the agent.",
         )
-    if facts.external:
-        return Judgement(
-            "Ready",
-            False,
-            "ExternallyManaged",
-            "ksmd ran before the operator came: somebody else manages it. To hand it over stop "
-            "that manager (ksmtuned, TuneD, KubeVirt), then write 0 to /sys/kernel/mm/ksm/run.",
-        )
+    if facts.manager:
+        return Judgement("Ready", False, "ExternallyManaged", facts.manager)
     if facts.left:
         return Judgement("Ready", False, "Blocked", describe_left(facts.left))
     if facts.desired in ("Merging", "Paused") and facts.former:
@@ -167,13 +163,22 @@ def _released(facts: Facts) -> Judgement:
 def _isolated(facts: Facts) -> Judgement:
     if facts.foreign_count == 0:
         return Judgement("Isolated", True, "NoForeignMergers", "")
-    names = ", ".join(f"{one.command} ({one.pid})" for one in facts.foreign[:3])
+    consequence = "ksmd stands still meanwhile" if facts.held else "ksmd goes on"
+    first = facts.foreign[0]
+    others = f" and {facts.foreign_count - 1} more" if facts.foreign_count > 1 else ""
     return Judgement(
         "Isolated",
         False,
         "ForeignMergers",
-        f"{facts.foreign_count} processes outside of the policy merge in the same pool: {names}.",
+        f"{_who(first)}{others} asked for merging, outside of the policy; {consequence}.",
     )
+
+
+def _who(merger: ForeignMerger) -> str:
+    process = f"{merger.command} (pid {merger.pid})"
+    if merger.pod is not None:
+        return f"pod {merger.pod}: {process}"
+    return f"pod {merger.pod_uid}: {process}" if merger.pod_uid else f"host process {process}"
 
 
 def _degraded(facts: Facts) -> Judgement:  # noqa: PLR0911 - one line per answer
@@ -198,8 +203,8 @@ def _degraded(facts: Facts) -> Judgement:  # noqa: PLR0911 - one line per answer
             f"{', '.join(troubles.pending)}: the kernel refuses a change while pages are shared; "
             "it is tried again.",
         )
-    if facts.held and facts.desired == "Merging":
-        return Judgement("Degraded", True, "MergeDebt", facts.held)
+    if facts.debt and facts.desired == "Merging":
+        return Judgement("Degraded", True, "MergeDebt", facts.debt)
     changed = sorted({*facts.yielded, *facts.unrestored})
     if changed:
         return Judgement(

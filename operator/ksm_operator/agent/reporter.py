@@ -13,12 +13,12 @@ from ksm_operator.agent.affinity import AFFINITY
 from ksm_operator.agent.container_series import rows
 from ksm_operator.agent.containers_survey import ContainersSurvey
 from ksm_operator.agent.host import Host, Obstacle
+from ksm_operator.agent.isolation import Named
 from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.phantom import PhantomCharge
 from ksm_operator.agent.status import conditions, counts
 from ksm_operator.agent.wire import (
     Condition,
-    ForeignMerger,
     KernelStatus,
     NodeMemory,
     NodeSpec,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ksm_operator.agent.metrics import Metrics
+    from ksm_operator.agent.neighbours import Neighbours
     from ksm_operator.agent.obey import Obedience
     from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.state import State
@@ -56,16 +57,14 @@ class Progress:
         unknown: terms of the latest spec that are not known.
         settled: every selected container has been looked at.
         leaving: containers that have left and are not released.
-        foreign: processes outside of the domain that asked for merging, at most ten.
-        foreign_count: how many there are.
+        neighbours: others who merge on this node; None where nothing can be seen.
     """
 
     spec: NodeSpec | None
     unknown: Sequence[str]
     settled: bool
     leaving: int
-    foreign: Sequence[ForeignMerger]
-    foreign_count: int
+    neighbours: Neighbours | None
 
 
 class Reporter:
@@ -108,12 +107,13 @@ class Reporter:
         former = state.owner if owner is None or state.owner != owner.uid else ""
         obstacle = self._obstacle
         helper = self._host.tracer if self._host is not None else None
+        named = progress.neighbours.named if progress.neighbours is not None else Named()
         return report.Facts(
             obstacle=(obstacle.reason, str(obstacle)) if obstacle is not None else None,
             unknown=progress.unknown,
             desired=spec.desired_state if spec is not None else "",
             former=former if state.containers else "",
-            external=hands.external if hands is not None else False,
+            manager=(hands.manager or "") if hands is not None else "",
             touched=state.touched,
             settled=progress.settled,
             leaving=progress.leaving,
@@ -123,11 +123,12 @@ class Reporter:
             yielded=sorted(state.yielded),
             unrestored=hands.unrestored if hands is not None else (),
             troubles=hands.troubles if hands is not None else Troubles(),
-            foreign=progress.foreign,
-            foreign_count=progress.foreign_count,
+            foreign=named.mergers,
+            foreign_count=named.count,
+            held=hands.held if hands is not None else False,
             helper_deaths=helper.deaths if helper is not None and helper.failing else 0,
             exposed=guard.describe(hands.guard.exposed) if hands is not None else "",
-            held=hands.debt.message() if hands is not None and hands.debt is not None else "",
+            debt=hands.debt.message() if hands is not None and hands.debt is not None else "",
         )
 
     def status(self, progress: Progress) -> NodeStatus:
@@ -155,7 +156,11 @@ class Reporter:
             pods[2].update({NO_HEADROOM: len(uids - merging_pods)})
         milli_cpu = self._ksmd_milli_cpu()
         phantom = self._phantom_bytes(values)
-        self._metrics.foreign.set(progress.foreign_count)
+        neighbours = progress.neighbours
+        named = neighbours.named if neighbours is not None else Named()
+        if neighbours is not None:
+            self._metrics.foreign.set(len(neighbours.mergers))
+            self._metrics.isolation_was_broken(neighbours.isolation.times)
         self._measure(values, merging_containers, enrolled, processes_skipped)
         return NodeStatus(
             observed_generation=generation,
@@ -172,8 +177,8 @@ class Reporter:
             ksmd_milli_cpu=milli_cpu,
             # An empty map would be applied as null, which the schema refuses.
             baseline=_baseline(state) or None,
-            foreign_mergers=tuple(progress.foreign),
-            foreign_merger_count=progress.foreign_count,
+            foreign_mergers=named.mergers,
+            foreign_merger_count=named.count,
             conditions=self.conditions,
         )
 

@@ -90,6 +90,12 @@ class Enrollment(Wire, frozen=True):
     consent: str = "OptOut"
 
 
+class Isolation(Wire, frozen=True):
+    """What becomes of this node while others merge on it too."""
+
+    on_foreign_merging: str = "Pause"
+
+
 class Ksmd(Wire, frozen=True):
     """How ksmd is tuned on this node."""
 
@@ -111,6 +117,7 @@ class NodePolicy(Wire, frozen=True):
     namespaces: tuple[str, ...] | None = None
     pod_selector: LabelSelector | None = None
     enrollment: Enrollment = Enrollment()
+    isolation: Isolation = Isolation()
     ksmd: Ksmd = Ksmd()
     release_reserve_percent: int = 10
 
@@ -168,6 +175,7 @@ class ForeignMerger(Wire, frozen=True):
     pid: int
     command: str
     pod_uid: str | None = msgspec.field(default=None, name="podUID")
+    pod: str | None = None
 
 
 class Condition(Wire, frozen=True, kw_only=True):
@@ -262,6 +270,8 @@ def unknown_terms(spec: NodeSpec) -> list[str]:
         unknown.append(f"runningPods {policy.enrollment.running_pods}")
     if policy.enrollment.consent not in ("OptOut", "OptIn"):
         unknown.append(f"consent {policy.enrollment.consent}")
+    if policy.isolation.on_foreign_merging not in ("Pause", "Report"):
+        unknown.append(f"onForeignMerging {policy.isolation.on_foreign_merging}")
     if policy.ksmd.tuning not in ("Auto", "Advisor", "Fixed"):
         unknown.append(f"tuning {policy.ksmd.tuning}")
     for selector in (policy.namespace_selector, policy.pod_selector):

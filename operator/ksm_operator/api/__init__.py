@@ -21,6 +21,7 @@ from ksm_operator.api._node import (
     ContainerCounts,
     EnrollmentOnNode,
     ForeignMerger,
+    IsolationOnNode,
     KernelStatus,
     KsmdOnNode,
     KSMNode,
@@ -34,6 +35,7 @@ from ksm_operator.api._node import (
 )
 from ksm_operator.api._policy import (
     Enrollment,
+    Isolation,
     Ksmd,
     KSMPolicy,
     KSMPolicySpec,
@@ -59,6 +61,8 @@ __all__ = [
     "Enrollment",
     "EnrollmentOnNode",
     "ForeignMerger",
+    "Isolation",
+    "IsolationOnNode",
     "KSMNode",
     "KSMNodeSpec",
     "KSMNodeStatus",

@@ -31,6 +31,14 @@ class EnrollmentOnNode(Model):
     )
 
 
+class IsolationOnNode(Model):
+    """What becomes of this node while others merge on it too."""
+
+    on_foreign_merging: Annotated[
+        Literal["Pause", "Report"], Field(description="As in the policy.")
+    ] = "Pause"
+
+
 class KsmdOnNode(KsmdSysfs):
     """How ksmd is tuned on this node; quantities are resolved."""
 
@@ -76,6 +84,9 @@ class NodePolicy(Model):
     enrollment: Annotated[EnrollmentOnNode, Field(description="Which processes are enrolled.")] = (
         EnrollmentOnNode()
     )
+    isolation: Annotated[
+        IsolationOnNode, Field(description="What is done where others merge too.")
+    ] = IsolationOnNode()
     ksmd: Annotated[
         KsmdOnNode,
         Field(description="How ksmd is tuned.", json_schema_extra={"default": {}}),
@@ -175,6 +186,14 @@ class ForeignMerger(Model):
     pod_uid: Annotated[Uid | None, Field(alias="podUID", description="Its pod, if it has one.")] = (
         None
     )
+    pod: Annotated[
+        str | None,
+        Field(
+            max_length=80,
+            description="That pod as namespace/name, cut short if need be; absent where the agent "
+            "does not know it.",
+        ),
+    ] = None
 
 
 class KSMNodeStatus(Model):
@@ -211,8 +230,9 @@ class KSMNodeStatus(Model):
     foreign_mergers: Annotated[
         tuple[ForeignMerger, ...],
         Field(
-            max_length=10,
-            description="Processes outside the domain that asked for merging by themselves.",
+            max_length=5,
+            description="The first few processes outside the domain that asked for merging by "
+            "themselves, as they were seen last.",
             json_schema_extra={"x-kubernetes-list-type": "atomic"},
         ),
     ] = ()

@@ -169,6 +169,20 @@ class Enrollment(Model):
     ] = "OptOut"
 
 
+class Isolation(Model):
+    """What becomes of a node on which others merge too."""
+
+    on_foreign_merging: Annotated[
+        Literal["Pause", "Report"],
+        Field(
+            description="Any process can ask for merging by itself, and all that do share one pool "
+            "of the node's. When one outside the policy's domain does: Pause stops the scanner "
+            "while it is there, and a while longer; Report only says so. It is noticed after the "
+            "fact, and what was merged stays merged."
+        ),
+    ] = "Pause"
+
+
 class Rollout(Model):
     """How a policy comes to its nodes."""
 
@@ -268,6 +282,13 @@ class KSMPolicySpec(Model):
             json_schema_extra={"default": {}},
         ),
     ] = Enrollment()
+    isolation: Annotated[
+        Isolation,
+        Field(
+            description="What is done where processes outside the domain merge too.",
+            json_schema_extra={"default": {}},
+        ),
+    ] = Isolation()
     ksmd: Annotated[
         Ksmd,
         Field(

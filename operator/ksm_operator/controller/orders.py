@@ -2,6 +2,7 @@
 
 from ksm_operator.api import (
     EnrollmentOnNode,
+    IsolationOnNode,
     KsmdOnNode,
     KSMNodeSpec,
     KSMPolicySpec,
@@ -28,6 +29,7 @@ def order_of(owner: Owner, spec: KSMPolicySpec) -> KSMNodeSpec:
             enrollment=EnrollmentOnNode(
                 running_pods=spec.enrollment.running_pods, consent=spec.enrollment.consent
             ),
+            isolation=IsolationOnNode(on_foreign_merging=spec.isolation.on_foreign_merging),
             ksmd=KsmdOnNode(
                 tuning=ksmd.tuning,
                 cpu_limit_milli_cpu=limit,

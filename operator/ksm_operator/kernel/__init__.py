@@ -26,6 +26,9 @@ module                 what it answers
                        `read_merged_bytes(process) -> int`: what a release would cost
 :mod:`.mergeable`      `mergeable_processes() -> Iterator[Mergeable]`: who asked for merging;
                        `merges_everything(process) -> bool`
+:mod:`.ksm_enter`      `KsmEnterEvents()`: who asks for it, at that moment
+:mod:`.patience`       `Patience(read, seconds)`: reads that may hang
+:mod:`.writers`        `OtherWriters(paths).wrote()`: whether others write to a file
 :mod:`.sysfs`          `KsmSysfs(root).read() -> KsmValues`, `.write(file, value)`,
                        `find_writable_root() -> Path`
 :mod:`.baseline`       `Baseline`: values before our first write; `record`, `restore_plan`,
@@ -111,7 +114,14 @@ from ksm_operator.kernel.headroom import (
     tightest,
 )
 from ksm_operator.kernel.helper import Helper
-from ksm_operator.kernel.ksm_stat import KsmStat, find_ksmd, ksmd_cpu_ns, read_ksm_stat
+from ksm_operator.kernel.ksm_enter import KsmEnterEvents
+from ksm_operator.kernel.ksm_stat import (
+    KsmStat,
+    find_ksmd,
+    ksmd_cpu_ns,
+    read_ksm_stat,
+    read_merging_pages,
+)
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.marks import Marks, read_program, settle
 from ksm_operator.kernel.mergeable import (
@@ -121,6 +131,7 @@ from ksm_operator.kernel.mergeable import (
     mergeable_processes,
     merges_everything,
 )
+from ksm_operator.kernel.patience import Patience
 from ksm_operator.kernel.payers import cgroup_inodes, cgroup_names, inodes_above, survey_payers
 from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
@@ -141,7 +152,7 @@ from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
 from ksm_operator.kernel.shares import Estimate, Share, Survey, phantom_of, share_of
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
-from ksm_operator.kernel.sysfs import KsmSysfs, KsmValues, find_writable_root
+from ksm_operator.kernel.sysfs import HOST_KSM_ROOT, KsmSysfs, KsmValues, find_writable_root
 from ksm_operator.kernel.tracer import RemoteCalls, Tracer
 from ksm_operator.kernel.watch import (
     CgroupEvent,
@@ -151,8 +162,10 @@ from ksm_operator.kernel.watch import (
     Entered,
     Rescan,
 )
+from ksm_operator.kernel.writers import OtherWriters
 
 __all__ = [
+    "HOST_KSM_ROOT",
     "Advised",
     "AgentLock",
     "AlreadyMergeable",
@@ -169,6 +182,7 @@ __all__ = [
     "Intent",
     "KernelError",
     "KernelFeatures",
+    "KsmEnterEvents",
     "KsmStat",
     "KsmSysfs",
     "KsmValues",
@@ -176,6 +190,8 @@ __all__ = [
     "Marks",
     "MemoryEvents",
     "Mergeable",
+    "OtherWriters",
+    "Patience",
     "Postponed",
     "Process",
     "ProcessGone",
@@ -235,6 +251,7 @@ __all__ = [
     "read_ksm_stat",
     "read_meminfo",
     "read_merged_bytes",
+    "read_merging_pages",
     "read_program",
     "read_stat",
     "read_status",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 FAN_MODIFY: Final = 0x2
@@ -122,6 +122,45 @@ def watch_filesystem(path: Path, *, writes: bool = False) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def watch_writes(paths: Iterable[Path]) -> int:
+    """A descriptor that reports writes to files, with the pid of who wrote.
+
+    Args:
+        paths: the files; those that cannot be watched are left out.
+
+    Raises:
+        OSError: none of them can.
+    """
+    fd = _checked(_libc.fanotify_init(FAN_CLOEXEC | FAN_NONBLOCK, os.O_RDONLY), "fanotify_init")
+    failures: list[OSError] = []
+    watched = 0
+    for path in paths:
+        try:
+            mark = (fd, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, os.fsencode(path))
+            _checked(_libc.fanotify_mark(*mark), f"fanotify_mark on {path}")
+            watched += 1
+        except OSError as error:
+            failures.append(error)
+    if failures and not watched:
+        os.close(fd)
+        raise failures[0]
+    return fd
+
+
+def parse_writers(data: bytes) -> Iterator[tuple[int, int]]:
+    """The descriptor and the pid of each event that one read of `watch_writes` gave.
+
+    The descriptor, of the file, is the reader's to close; negative where there is none.
+    """
+    offset = 0
+    while offset + METADATA.size <= len(data):
+        length, _, _, _, _, fd, pid = METADATA.unpack_from(data, offset)
+        if length < METADATA.size:
+            return
+        yield fd, pid
+        offset += length
 
 
 def directory_of(handle: bytes, mount_fd: int) -> str:

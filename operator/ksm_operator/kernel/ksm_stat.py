@@ -83,12 +83,23 @@ def read_ksm_stat(process: Process, *, proc: Path = PROC) -> KsmStat:
     stat = parse_ksm_stat(data.decode(errors="replace"))
     if stat.merging_pages is not None:
         return stat
-    try:  # a file of its own from 5.19 on, in ksm_stat since 6.4
+    # A file of its own from 5.19 on, in ksm_stat since 6.4.
+    return replace(stat, merging_pages=read_merging_pages(process, proc=proc))
+
+
+def read_merging_pages(process: Process, *, proc: Path = PROC) -> int | None:
+    """Mapped merged pages, as in `KsmStat`, read without any lock; None before 5.19.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to read it.
+    """
+    try:
         data = read_memory_file(process, "ksm_merging_pages", proc=proc)
     except ProcessGone:
         check_alive(process, proc=proc)
-        return stat
-    return replace(stat, merging_pages=parse_count(data.decode(errors="replace")))
+        return None
+    return parse_count(data.decode(errors="replace"))
 
 
 def find_ksmd(*, proc: Path = PROC) -> int | None:

@@ -135,3 +135,30 @@ def test_optional_values_only_where_set() -> None:
         "max_page_sharing": 64,
         "smart_scan": 1,
     }
+
+
+def test_an_admins_stop_is_not_undone_between_two_looks(root: Path) -> None:
+    """A budget switches ksmd on and off many times a second, and each time looks first."""
+    ours = knobs(root)
+    ours.apply({"run": 1})
+    (root / "run").write_text("0\n")
+    ours.apply({"run": 0})
+    ours.apply({"run": 1})
+    assert held(root)["run"] == 0
+    assert ours.state.yielded == {"run"}
+
+
+def test_an_admins_stop_counts_while_ksmd_stands_still_anyway(root: Path) -> None:
+    """The same value is written over the same value, and only the write itself tells."""
+    wrote: list[bool] = [True]  # before we came, which is nobody's business
+    ours = Knobs(KsmSysfs(root), State("boot"), lambda: None, lambda: bool(wrote and wrote.pop()))
+    ours.apply({"run": 1})
+    ours.apply({"run": 0})
+    assert not ours.state.yielded
+    wrote.append(True)
+    ours.apply({"run": 1})
+    assert held(root)["run"] == 0
+    assert ours.state.yielded == {"run"}
+    ours.reclaim()
+    ours.apply({"run": 1})
+    assert held(root)["run"] == 1

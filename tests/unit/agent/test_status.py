@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from ksm_operator.agent import status as quiet
+from ksm_operator.agent.foreign import Candidate
 from ksm_operator.agent.knobs import Troubles
+from ksm_operator.agent.managers import COMMANDS, who_manages
 from ksm_operator.agent.releasing import Left
 from ksm_operator.agent.report import Facts, judge
 from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
@@ -16,6 +18,15 @@ from support.simulated_agents import NOTHING
 
 NOW = 1_800_000_000.0
 FACTS = replace(NOTHING, desired="Merging", touched=True, processes=3, containers=2)
+MERGER = ForeignMerger(pid=9, command="qemu")
+UNIT = f"/system.slice/{'u' * 300}.service"
+EVERY_MANAGER = [
+    *(who_manages(1, [], {command}) for command in (*COMMANDS, "")),
+    *(
+        who_manages(0, [Candidate(Process(4_000_000, 1), name, UNIT, None)] * 9, set())
+        for name in ("c" * 15, "qemu-system-x86_")
+    ),
+]
 STUCK = Left(Process(7, 1), "/kubepods/pod/c", 32 << 20, "NoHeadroom", since=100.0)
 
 
@@ -40,7 +51,7 @@ def by_type(facts: Facts) -> dict[str, tuple[bool | None, str]]:
         ({"leaving": 2}, (False, "Releasing")),
         ({"left": [STUCK]}, (False, "Blocked")),
         ({"former": "old"}, (False, "Releasing")),
-        ({"external": True}, (False, "ExternallyManaged")),
+        ({"manager": "ksmtuned"}, (False, "ExternallyManaged")),
         ({"unknown": ["tuning X"]}, (False, "Blocked")),
         ({"obstacle": ("Unsupported", "no KSM")}, (False, "Unsupported")),
         ({"obstacle": ("SysfsReadOnly", "ro")}, (False, "Blocked")),
@@ -84,7 +95,7 @@ def test_released_is_said_only_when_all_is_given_back() -> None:
         ({"troubles": Troubles(missing=("smart_scan",))}, (True, "Unsupported")),
         ({"obstacle": ("SysfsReadOnly", "ro")}, (True, "SysfsReadOnly")),
         ({"helper_deaths": 3, "yielded": ["run"]}, (True, "HelperFailing")),
-        ({"held": "too much is merged", "yielded": ["run"]}, (True, "MergeDebt")),
+        ({"debt": "too much is merged", "yielded": ["run"]}, (True, "MergeDebt")),
     ],
 )
 def test_degraded(change: dict[str, object], degraded: tuple[bool, str]) -> None:
@@ -94,11 +105,16 @@ def test_degraded(change: dict[str, object], degraded: tuple[bool, str]) -> None
 
 def test_foreign_mergers_break_isolation() -> None:
     """Whoever shares the pool from outside of the policy is named."""
-    merger = ForeignMerger(pid=9, command="qemu")
-    facts = replace(FACTS, foreign=[merger], foreign_count=1)
+    facts = replace(FACTS, foreign=[MERGER], foreign_count=1)
     (isolated,) = [one for one in judge(facts) if one.type == "Isolated"]
     assert (isolated.status, isolated.reason) == (False, "ForeignMergers")
-    assert "qemu (9)" in isolated.message
+    assert "host process qemu (pid 9)" in isolated.message
+    assert "ksmd goes on" in isolated.message
+    pod = msgspec.structs.replace(MERGER, pod="shop/till-0", pod_uid="u" * 36)
+    facts = replace(FACTS, foreign=[pod, MERGER], foreign_count=2, held=True)
+    (isolated,) = [one for one in judge(facts) if one.type == "Isolated"]
+    assert "pod shop/till-0: qemu (pid 9) and 1 more" in isolated.message
+    assert "ksmd stands still" in isolated.message
 
 
 def test_reasons_are_of_the_api() -> None:
@@ -108,7 +124,7 @@ def test_reasons_are_of_the_api() -> None:
         FACTS,
         replace(FACTS, obstacle=("SysfsReadOnly", "x")),
         replace(FACTS, obstacle=("Unsupported", "x")),
-        replace(FACTS, external=True, yielded=["run"], foreign_count=1),
+        replace(FACTS, manager="ksmtuned", yielded=["run"], foreign=[MERGER], foreign_count=1),
         replace(FACTS, desired="Released", touched=False),
         replace(FACTS, left=[STUCK], troubles=Troubles(missing=("x",))),
         replace(FACTS, helper_deaths=3),
@@ -140,10 +156,12 @@ def test_blocked_names_what_lacks_room(level: str | None, words: str) -> None:
 
 def test_no_message_is_cut() -> None:
     """What to do stands at the end of a message: it must fit."""
-    mergers = [ForeignMerger(pid=4_000_000 + one, command="c" * 15) for one in range(10)]
+    pod = "n" * 40 + "/" + "p" * 39
+    mergers = [ForeignMerger(pid=4_000_000 + one, command="c" * 15, pod=pod) for one in range(5)]
     cases = [
-        replace(FACTS, external=True, yielded=["advisor_max_pages_to_scan"] * 9),
-        replace(FACTS, former="f" * 36, foreign=mergers, foreign_count=10_000),
+        replace(FACTS, yielded=["advisor_max_pages_to_scan"] * 9),
+        *(replace(FACTS, manager=words) for words in EVERY_MANAGER),
+        replace(FACTS, former="f" * 36, foreign=mergers, foreign_count=1000, held=True),
         replace(
             FACTS,
             left=[
@@ -177,7 +195,7 @@ def test_transition_time_changes_with_the_status_only() -> None:
     later = quiet.conditions(judge(replace(FACTS, processes=4)), first, 2, NOW + 60)
     assert later[0].last_transition_time == first[0].last_transition_time
     assert later[0].observed_generation == 2
-    paused = quiet.conditions(judge(replace(FACTS, external=True)), later, 2, NOW + 120)
+    paused = quiet.conditions(judge(replace(FACTS, manager="ksmtuned")), later, 2, NOW + 120)
     assert paused[0].last_transition_time == quiet.timestamp(NOW + 120)
 
 
@@ -187,7 +205,7 @@ def test_first_status_and_conditions_at_once() -> None:
     assert quiet.due(None, status, NOW)
     written = quiet.record(None, status, NOW)
     assert not quiet.due(written, status, NOW + 1)
-    assert quiet.due(written, status_of(replace(FACTS, external=True)), NOW + 0.1)
+    assert quiet.due(written, status_of(replace(FACTS, manager="ksmtuned")), NOW + 0.1)
     assert quiet.due(written, msgspec.structs.replace(status, observed_generation=2), NOW + 0.1)
 
 

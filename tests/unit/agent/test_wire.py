@@ -56,6 +56,9 @@ SPECS = st.builds(
             running_pods=st.sampled_from(["Attach", "Skip"]),
             consent=st.sampled_from(["OptOut", "OptIn"]),
         ),
+        isolation=st.builds(
+            api.IsolationOnNode, on_foreign_merging=st.sampled_from(["Pause", "Report"])
+        ),
         ksmd=KSMD,
         release_reserve_percent=st.integers(0, 100),
     ),
@@ -95,8 +98,14 @@ STATUSES = st.builds(
     ksmd_milli_cpu=st.none() | NUMBERS,
     baseline=st.none() | st.dictionaries(KEYS, KEYS, max_size=24),
     foreign_mergers=st.lists(
-        st.builds(wire.ForeignMerger, pid=NUMBERS, command=KEYS, pod_uid=st.none() | KEYS),
-        max_size=10,
+        st.builds(
+            wire.ForeignMerger,
+            pid=NUMBERS,
+            command=KEYS,
+            pod_uid=st.none() | KEYS,
+            pod=st.none() | KEYS,
+        ),
+        max_size=5,
     ).map(tuple),
     foreign_merger_count=NUMBERS,
     conditions=st.lists(
@@ -136,6 +145,7 @@ def test_same_fields() -> None:
         (wire.NodePolicy, api.NodePolicy),
         (wire.Ksmd, api.KsmdOnNode),
         (wire.Enrollment, api.EnrollmentOnNode),
+        (wire.Isolation, api.IsolationOnNode),
         (wire.Owner, api.Owner),
         (wire.NodeStatus, api.KSMNodeStatus),
         (wire.NodeMemory, api.NodeMemory),
@@ -173,6 +183,7 @@ def test_unknown_fields_are_ignored() -> None:
         ({"desiredState": "Observing"}, "desiredState Observing"),
         ({"policy": {"ksmd": {"tuning": "Oracle"}}}, "tuning Oracle"),
         ({"policy": {"enrollment": {"consent": "Ask"}}}, "consent Ask"),
+        ({"policy": {"isolation": {"onForeignMerging": "Evict"}}}, "onForeignMerging Evict"),
         ({"policy": {"enrollment": {"runningPods": "Ask"}}}, "runningPods Ask"),
         (
             {"policy": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt"}]}}},
