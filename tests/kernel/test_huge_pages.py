@@ -12,8 +12,9 @@ from kernel.conftest import Holders, Start, Target, wait_until
 from kernel.test_node_command import ksm_node
 from kernel.test_release import merge, mergeable_ranges, merged
 from ksm_operator.kernel import Process, Tracer, enrol, find_process
-from ksm_operator.kernel.huge_pages import Look, Worth, judge, lives_in_huge_pages, take_sample
+from ksm_operator.kernel.huge_pages import Look, Worth, judge, lives_in_huge_pages
 from ksm_operator.kernel.procfs import page_size
+from ksm_operator.kernel.samples import take_sample
 from ksm_operator.kernel.smaps import read_vmas
 
 MIB = 1 << 20
