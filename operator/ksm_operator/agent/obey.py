@@ -13,6 +13,7 @@ from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.knobs import Knobs, Troubles
+from ksm_operator.agent.observation import Observation
 from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import cleanup_values, optional_values
 from ksm_operator.agent.state import State
@@ -61,6 +62,7 @@ class Obedience:
     Attributes:
         state: what is remembered.
         enrolment: who is enrolled.
+        observation: what would be saved, while nothing is merged.
         knobs: ksmd's files.
         external: whether somebody else manages ksmd here.
         troubles: what could not be written lately.
@@ -77,6 +79,7 @@ class Obedience:
     ) -> None:
         self.state = state
         self.enrolment = Enrolment(host, state, save, metrics)
+        self.observation = Observation(host)
         self.knobs = Knobs(host.sysfs, state, save)
         self.external = False
         self.troubles = Troubles()
@@ -171,6 +174,10 @@ class Obedience:
             del self._attempts[path]
         for path in wanted:
             self._attempts.setdefault(path, (0, now))
+        for path in self.enrolment.follow_huge_pages():
+            if path in self._attempts:
+                self._attempts[path] = (self._attempts[path][0], now)
+                self._glances.discard(path)
         for path, (index, due) in sorted(self._attempts.items(), key=lambda one: one[1][1]):
             now = time.monotonic()
             if due > now or now > ends or self._stopped():
@@ -339,7 +346,7 @@ class Obedience:
             self.stop_ksmd()
             return float("inf")
         policy = spec.policy or NodePolicy()
-        leaving = bool(self._leaving) or spec.desired_state == "Released"
+        leaving = bool(self._leaving) or spec.desired_state in ("Released", "Observing")
         waited_for = leaving and not self._host.features.smaps_shows_merged
         hurry = waited_for or not enrolled
         troubles, pause = self._governor.step(policy.ksmd, self.enrolment.begun, hurry=hurry)

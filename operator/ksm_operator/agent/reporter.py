@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ksm_operator.agent.metrics import Metrics
     from ksm_operator.agent.obey import Obedience
+    from ksm_operator.agent.observation import Observed
     from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.state import State
     from ksm_operator.agent.view import View
@@ -114,6 +115,7 @@ class Reporter:
             foreign=progress.foreign,
             foreign_count=progress.foreign_count,
             helper_deaths=helper.deaths if helper is not None and helper.failing else 0,
+            observed=hands.observation.last if hands is not None else None,
         )
 
     def status(self, progress: Progress) -> NodeStatus:
@@ -137,6 +139,8 @@ class Reporter:
             skipped.update({PAUSE: processes_skipped.get(PAUSE, 0)})
         milli_cpu = self._ksmd_milli_cpu()
         phantom = self._phantom_bytes(values)
+        observed = hands.observation.last if hands is not None else None
+        self._metrics.observed(observed.saved if observed is not None else None)
         self._metrics.foreign.set(progress.foreign_count)
         self._measure(values, merging_containers, enrolled, processes_skipped)
         return NodeStatus(
@@ -150,7 +154,7 @@ class Reporter:
             processes=counts(
                 enrolled + sum(processes_skipped.values()), enrolled, processes_skipped
             ),
-            memory=_memory(values if state.touched else None, phantom),
+            memory=_memory(values if state.touched else None, phantom, observed),
             ksmd_milli_cpu=milli_cpu,
             # An empty map would be applied as null, which the schema refuses.
             baseline={
@@ -215,10 +219,14 @@ class Reporter:
         metrics.count_skipped(skipped)
 
 
-def _memory(values: KsmValues | None, phantom: int | None) -> NodeMemory:
+def _memory(values: KsmValues | None, phantom: int | None, observed: Observed | None) -> NodeMemory:
     available = read_meminfo().get("MemAvailable")
     if values is None:
-        return NodeMemory(available_bytes=available)
+        return NodeMemory(
+            available_bytes=available,
+            estimated_saved_bytes=observed.saved.size if observed is not None else None,
+            estimated_saved_error_bytes=observed.saved.error if observed is not None else None,
+        )
     return NodeMemory(
         saved_bytes=values.saved_bytes(page_size()),
         profit_bytes=values.general_profit,

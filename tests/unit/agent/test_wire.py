@@ -55,6 +55,7 @@ SPECS = st.builds(
             api.EnrollmentOnNode,
             running_pods=st.sampled_from(["Attach", "Skip"]),
             consent=st.sampled_from(["OptOut", "OptIn"]),
+            huge_pages=st.sampled_from(["Auto", "Preserve", "Split"]),
         ),
         ksmd=KSMD,
         release_reserve_percent=st.integers(0, 100),
@@ -91,6 +92,8 @@ STATUSES = st.builds(
         profit_bytes=st.none() | st.integers(-(2**53), 2**53),
         phantom_bytes=st.none() | NUMBERS,
         available_bytes=st.none() | NUMBERS,
+        estimated_saved_bytes=st.none() | NUMBERS,
+        estimated_saved_error_bytes=st.none() | NUMBERS,
     ),
     ksmd_milli_cpu=st.none() | NUMBERS,
     baseline=st.none() | st.dictionaries(KEYS, KEYS, max_size=24),
@@ -170,10 +173,10 @@ def test_unknown_fields_are_ignored() -> None:
     ("change", "named"),
     [
         ({"desiredState": "Hibernating"}, "desiredState Hibernating"),
-        ({"desiredState": "Observing"}, "desiredState Observing"),
         ({"policy": {"ksmd": {"tuning": "Oracle"}}}, "tuning Oracle"),
         ({"policy": {"enrollment": {"consent": "Ask"}}}, "consent Ask"),
         ({"policy": {"enrollment": {"runningPods": "Ask"}}}, "runningPods Ask"),
+        ({"policy": {"enrollment": {"hugePages": "Ask"}}}, "hugePages Ask"),
         (
             {"policy": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt"}]}}},
             "operator Gt",
