@@ -348,20 +348,7 @@ class Enrolment:
 
     def follow_huge_pages(self) -> list[str]:
         """Go on finding out whom huge pages keep out; the containers to attend to for it."""
-
-        def enrolled() -> set[Process]:
-            # By ranges, those that got huge pages later were not marked.
-            return {
-                process
-                for one in self.state.containers.values()
-                for process in one.enrolled
-                if not one.is_by_ranges(process)
-            }
-
-        def own() -> set[Process]:
-            return {process for one in self.state.containers.values() for process in one.own}
-
-        changed = self.huge_pages.go_on(enrolled, own)
+        changed = self.huge_pages.go_on(self.state.containers.values())
         is_new, self.huge_pages.is_new = self.huge_pages.is_new, False
         found = []
         for path, seen in self.seen.items() if changed or is_new else ():

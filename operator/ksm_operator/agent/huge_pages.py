@@ -33,8 +33,9 @@ from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 from ksm_operator.kernel.huge_pages import WORTH_SHARE, Look, Worth, read_huge_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
+    from ksm_operator.agent.state import Container
     from ksm_operator.kernel import KernelFeatures, Marks
 
 log = logging.getLogger(__name__)
@@ -221,20 +222,25 @@ class HugePages:
         verdict = self._verdicts.get(process)
         return self.how == SPLIT or (verdict is not None and verdict.pays)
 
-    def go_on(
-        self,
-        enrolled: Callable[[], Collection[Process]],
-        own: Callable[[], Collection[Process]],
-    ) -> set[Process]:
+    def go_on(self, containers: Collection[Container]) -> set[Process]:
         """Begin what is due in threads, and take in what they found.
 
         Args:
-            enrolled: asked for everybody whom we enrolled.
-            own: asked for those of the domain who merge without us.
+            containers: those with enrolled processes.
 
         Returns:
             Those to be attended to: their answer has changed, or they must be let go.
         """
+
+        def enrolled() -> set[Process]:
+            # By ranges, those that got huge pages later were not marked.
+            return {
+                process
+                for one in containers
+                for process in one.enrolled
+                if not one.is_by_ranges(process)
+            }
+
         changed: set[Process] = set()
         if self.how == SPLIT:
             return changed
@@ -247,7 +253,7 @@ class HugePages:
             self._grown = {one for one in self._grown if is_alive(one)} & set(enrolled())
             changed |= self._grown
         if self._is_due(now):
-            self._begin([*enrolled(), *own()])
+            self._begin([process for one in containers for process in one.enrolled | one.own])
         return changed
 
     def _pays_by_look(self, process: Process) -> bool:
