@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,35 @@ def test_all_processes_of_the_selected_pods_merge_and_no_other(applied: Applied)
 
     # A pod of another test may just have started: its sandbox is let go when it execs `pause`.
     wait_until(no_other_merges, 5, "no process outside of the containers merges")
+
+
+def test_observing_gives_all_back_and_says_what_merging_would_save(applied: Applied) -> None:
+    """A careful administrator's first step, and the way back to it."""
+    stage = applied.stage
+
+    def memory() -> dict[str, Any]:
+        found = stage.kubectl.find("ksmpolicy", applied.policy) or {}
+        told: dict[str, Any] = found.get("status", {}).get("memory", {})
+        return told
+
+    wait_until(lambda: kernel.counter("pages_sharing") > 1000, 60, "over 1000 pages are shared")
+    stage.edit(applied.policy, mode="Observe")
+    try:
+        wait_until(lambda: stage.node_ready_reason() == "Observing", 60, "the node observes")
+        assert none_merges(applied.inside)
+        assert kernel.settings() == stage.settings
+        wait_until(lambda: "estimatedSavedBytes" in memory(), STATUS_SECONDS, "the figure is there")
+        assert memory()["estimatedSavedBytes"] > 1000 * os.sysconf("SC_PAGE_SIZE")
+        assert "give or take" in stage.policy_condition(applied.policy, "Ready")["message"]
+        row = stage.kubectl("get", "ksmpolicy", applied.policy).stdout
+        assert "Observe" in row
+        assert "~" in row
+        assert none_merges(applied.inside)
+    finally:
+        stage.edit(applied.policy, mode="Enforce")
+    wait_until(lambda: all_merge(applied.inside), 60, "all processes merge again")
+    stage.wait_until_ready(applied.policy)
+    assert "estimatedSavedBytes" not in memory()
 
 
 def test_pages_are_really_shared(applied: Applied) -> None:

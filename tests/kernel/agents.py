@@ -1,13 +1,15 @@
 """Agents of this machine, as far as they change processes and remember it."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kernel.conftest import Cgroup, Target
+from kernel.conftest import Cgroup, Target, wait_until
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.host import Host, boot_time
 from ksm_operator.agent.metrics import Metrics
+from ksm_operator.agent.obey import Obedience
 from ksm_operator.agent.state import State
 from ksm_operator.kernel import Hierarchy, KernelFeatures, KsmSysfs, Process, Syscall, Tracer, Visit
 
@@ -53,12 +55,24 @@ class Agents:
 
     def enrolment(self, tracer: object) -> Enrolment:
         """The next one's, which goes on with what the one before has written."""
+        state, save = self._state()
+        return Enrolment(self._host(tracer), state, save, Metrics("test"))
+
+    def hands(self, tracer: object) -> Obedience:
+        """All that the next one does to the machine."""
+        state, save = self._state()
+        return Obedience(self._host(tracer), state, save, Metrics("test"), lambda: False)
+
+    def _state(self) -> tuple[State, Callable[[], None]]:
         state = State.from_dict(self.record)
 
         def save() -> None:
             self.record = json.loads(json.dumps(state.to_dict()))
 
-        host = Host(
+        return state, save
+
+    def _host(self, tracer: object) -> Host:
+        return Host(
             sysfs=KsmSysfs(),
             hierarchy=self.hierarchy,
             features=self.features,
@@ -66,7 +80,6 @@ class Agents:
             boot_time=boot_time(),
             ksmd=None,
         )
-        return Enrolment(host, state, save, Metrics("test"))
 
     def path(self, cgroup: Cgroup) -> str:
         """A cgroup as the agent names it."""
@@ -81,3 +94,24 @@ def release_all(enrolment: Enrolment, path: str) -> None:
     for _ in enrolment.release([path], 0):
         pass
     assert path not in enrolment.state.containers, enrolment.left
+
+
+class Node:
+    """An agent's hands on one container, moved as its loop does."""
+
+    def __init__(self, hands: Obedience, path: str) -> None:
+        self.hands = hands
+        self.path = path
+
+    def until(self, done: Callable[[], object], what: str) -> None:
+        """Let it work until something is so."""
+
+        def is_so() -> bool:
+            self.hands.enrol([self.path], lambda _: "pod")
+            return bool(done())
+
+        wait_until(is_so, what)
+
+    def skipped(self) -> Counter[str]:
+        """Processes that are left alone, by reason."""
+        return self.hands.enrolment.skipped_processes({self.path: None})

@@ -1,7 +1,6 @@
 """Processes that live in transparent huge pages, which merging would split."""
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,36 +8,14 @@ from pathlib import Path
 import pytest
 
 from kernel.conftest import Holders, Start, Target, wait_until
+from kernel.huge_programs import MIB, PROGRAM, READY, SIZE, huge
 from kernel.test_node_command import ksm_node
 from kernel.test_release import merge, mergeable_ranges, merged
 from ksm_operator.kernel import Process, Tracer, enrol, find_process
-from ksm_operator.kernel.huge_pages import Look, Worth, judge, lives_in_huge_pages, take_sample
+from ksm_operator.kernel.huge_pages import Look, Worth, judge, lives_in_huge_pages
 from ksm_operator.kernel.procfs import page_size
+from ksm_operator.kernel.samples import take_sample
 from ksm_operator.kernel.smaps import read_vmas
-
-MIB = 1 << 20
-SIZE = 32
-
-PROGRAM = """
-import ctypes, mmap, os, sys
-# Khugepaged would give the interpreter's own memory huge pages too, with zeroes in them.
-advise = ctypes.CDLL(None).madvise
-for one in open("/proc/self/maps").read().splitlines():
-    where, rights, _, _, file, *_ = one.split()
-    if rights == "rw-p" and file == "0":
-        begin, end = (int(part, 16) for part in where.split("-"))
-        advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), 15)  # MADV_NOHUGEPAGE
-size, every = int(sys.argv[1]) << 20, int(sys.argv[2])
-area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-area.madvise(mmap.MADV_HUGEPAGE)
-for page in range(size >> 12):
-    same = page % every == 0
-    content = page.to_bytes(8, "little") * 512 if same else os.urandom(4096)
-    area[page << 12 : (page + 1) << 12] = content
-"""
-"""So many MiB in huge pages; one page in so many is the same in another of its kind."""
-
-READY = 'print("ready", flush=True)\nsys.stdin.readline()\n'
 
 FORK = """
 here, there = os.pipe()
@@ -62,14 +39,6 @@ def living(start: Start) -> Living:
         return target
 
     return begin
-
-
-def huge(target: Target) -> int:
-    """Bytes in huge pages."""
-    rollup = Path(f"/proc/{target.pid}/smaps_rollup").read_text()
-    found = re.search(r"^AnonHugePages: +(\d+) kB", rollup, re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024
 
 
 def child_of(target: Target) -> Process:

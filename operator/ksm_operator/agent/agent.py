@@ -284,6 +284,7 @@ class Agent:
         self._next_govern = 0.0
         self._watch_namespaces()
         if self._hands is not None:
+            self._hands.observation.end()
             self._save()
 
     def _watch_namespaces(self) -> None:
@@ -366,6 +367,8 @@ class Agent:
             return hands.give_back(reserve, self._neighbours.others_merge)
         self._judge(policy, hands)
         self._look_around(hands)
+        if spec.desired_state == "Observing":
+            return self._observe(policy, hands)
         if not hands.accept(spec.owner, policy.ksmd, self._neighbours.manager):
             if self._state.owner in ("", spec.owner.uid):
                 return True
@@ -382,6 +385,7 @@ class Agent:
         self._leaving = 0
         if spec.desired_state != "Merging":
             return True
+        hands.enrolment.huge_pages.obey(policy.enrollment.huge_pages)
         done = hands.enrol(self._view.to_merge(), self._pod_of)
         settled = done and self._view.namespaces_listed and self._view.pods_are_listed
         if settled and not self._settled:
@@ -390,6 +394,13 @@ class Agent:
         self._settled = self._settled or settled
         if self._next_govern == float("inf") and self._state.containers:
             self._next_govern = 0.0
+        return True
+
+    def _observe(self, policy: NodePolicy, hands: Obedience) -> bool:
+        self._leaving = len(self._state.containers)
+        if not hands.give_back(policy.release_reserve_percent, self._neighbours.others_merge):
+            return False
+        hands.observation.go_on(self._view.to_merge(), policy)
         return True
 
     def _judge(self, policy: NodePolicy, hands: Obedience) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.admission import NO_HEADROOM, may_join
 from ksm_operator.agent.cgroups import living_in, processes_in
+from ksm_operator.agent.huge_pages import HugePages
 from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
 from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
 from ksm_operator.agent.releasing import FAILED, Releasing
@@ -29,7 +30,6 @@ from ksm_operator.kernel import (
     is_alive,
     merges_everything,
     needs_repair,
-    prepare,
     read_ksm_stat,
     read_program,
     read_stat,
@@ -66,6 +66,7 @@ class Enrolment:
         state: what is remembered; replaced as a whole when everything was given back.
         seen: what is known of containers beyond the state, by cgroup path.
         begun: how many containers were enrolled so far.
+        huge_pages: decides on who lives in huge pages.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Enrolment:
         self.state = state
         self.seen: dict[str, Seen] = {}
         self.begun = 0
+        self.huge_pages = HugePages()
         self._host = host
         self._save = save
         self._metrics = metrics
@@ -202,7 +204,12 @@ class Enrolment:
         on_record = process in container.enrolled
         try:
             look = _look_at(process, read_status(process.pid))
-            prepared = prepare(process, self._host.features, container.marks.get(process))
+            prepared = self.huge_pages.prepare(
+                process,
+                self._host.features,
+                container.marks.get(process),
+                look.anonymous_bytes,
+            )
         except ProcessGone:
             container.enrolled.discard(process)
             return None
@@ -278,7 +285,9 @@ class Enrolment:
             try:
                 status = read_status(process.pid)
                 look = _look_at(process, status)
-                reason = _excluded(process, status, seen.looks.get(process), look)
+                reason = _excluded(
+                    process, status, seen.looks.get(process), look
+                ) or self.huge_pages.why_no_longer(process, look.anonymous_bytes)
                 if reason is not None:
                     if self._releasing.release_now(process, container):
                         container.drop(process)
@@ -346,6 +355,23 @@ class Enrolment:
         """Look again at processes that were left alone: a program may have changed since."""
         for seen in self.seen.values():
             seen.skipped.clear()
+
+    def follow_huge_pages(self) -> list[str]:
+        """Go on finding out whom huge pages keep out; the containers to attend to for it."""
+        changed = self.huge_pages.go_on(self.state.containers.values())
+        is_new, self.huge_pages.is_new = self.huge_pages.is_new, False
+        found = []
+        for path, seen in self.seen.items() if changed or is_new else ():
+            container = self.state.containers.get(path)
+            here = changed & {*seen.skipped, *(container.enrolled if container else ())}
+            if is_new:
+                here |= {one for one, why in seen.skipped.items() if why == SkipReason.HUGE_PAGES}
+            for process in here:
+                seen.skipped.pop(process, None)
+                seen.looks.pop(process, None)
+            if here:
+                found.append(path)
+        return found
 
     def enrolled_count(self) -> int:
         """Return how many processes are enrolled."""

@@ -15,6 +15,8 @@ from ksm_operator.agent.visit_series import VisitSeries
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ksm_operator.kernel import Estimate
+
 ENROL_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 
 
@@ -45,6 +47,17 @@ class Metrics:
             registry=self.registry,
         )
         self.phantom.set(math.nan)
+        self._estimated = Gauge(
+            "ksm_node_estimated_saved_bytes",
+            "What merging would give back; NaN while nobody observes.",
+            registry=self.registry,
+        )
+        self._estimated_error = Gauge(
+            "ksm_node_estimated_saved_error_bytes",
+            "How far the estimate may be off; NaN while nobody observes.",
+            registry=self.registry,
+        )
+        self.observed(None)
         self._ksmd_cpu = Counter(
             "ksm_node_ksmd_cpu_seconds",
             "CPU time that ksmd used since boot.",
@@ -103,6 +116,11 @@ class Metrics:
         """Show ksmd's CPU time since boot."""
         self._ksmd_cpu.inc(max(0, cpu_ns - self._ksmd_cpu_ns) / 1e9)
         self._ksmd_cpu_ns = max(cpu_ns, self._ksmd_cpu_ns)
+
+    def observed(self, saved: Estimate | None) -> None:
+        """Show what merging would give back."""
+        self._estimated.set(math.nan if saved is None else saved.size)
+        self._estimated_error.set(math.nan if saved is None else saved.error)
 
     def helper_died(self, times: int) -> None:
         """Show how often the helper process died since the agent started."""

@@ -16,6 +16,7 @@ from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.guard import Guard
 from ksm_operator.agent.knobs import Knobs, Troubles
+from ksm_operator.agent.observation import Observation
 from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import cleanup_values, optional_values
 from ksm_operator.agent.state import State
@@ -76,6 +77,7 @@ class Obedience:
     Attributes:
         state: what is remembered.
         enrolment: who is enrolled.
+        observation: what would be saved, while nothing is merged.
         knobs: ksmd's files.
         manager: who else manages ksmd here and how it is handed over; empty for nobody, None where
             that is not known yet.
@@ -98,6 +100,7 @@ class Obedience:
     ) -> None:
         self.state = state
         self.enrolment = Enrolment(host, state, save, metrics)
+        self.observation = Observation(host)
         writers = OtherWriters(root / "run" for root in (host.sysfs.root, HOST_KSM_ROOT))
         self.knobs = Knobs(host.sysfs, state, save, writers.wrote)
         self.manager: str | None = ""
@@ -203,6 +206,10 @@ class Obedience:
             del self._attempts[path]
         for path in wanted:
             self._attempts.setdefault(path, (0, now))
+        for path in self.enrolment.follow_huge_pages():
+            if path in self._attempts:
+                self._attempts[path] = (self._attempts[path][0], now)
+                self._glances.discard(path)
         for path, (index, due) in sorted(self._attempts.items(), key=lambda one: one[1][1]):
             now = time.monotonic()
             if due > now or now > ends or self._stopped():
@@ -372,7 +379,7 @@ class Obedience:
             return float("inf")
         self._affinity.keep()
         policy = spec.policy or NodePolicy()
-        leaving = bool(self._leaving) or spec.desired_state == "Released"
+        leaving = bool(self._leaving) or spec.desired_state in ("Released", "Observing")
         waited_for = leaving and not self._host.features.smaps_shows_merged
         in_debt = self.debt is not None and self.debt.is_held
         if (self.held or in_debt) and not waited_for:

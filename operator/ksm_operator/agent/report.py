@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ksm_operator.agent.knobs import Troubles
+    from ksm_operator.agent.observation import Observed
     from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.wire import ForeignMerger
 
@@ -45,6 +46,7 @@ class Facts:
         helper_deaths: how often the helper process died, where it dies again and again; else 0.
         exposed: which cgroups lack room for what others share with them; empty for none.
         debt: why ksmd is stopped for what is merged already; empty if it is not.
+        observed: what was found last of what merging would give back; None for nothing yet.
     """
 
     obstacle: tuple[str, str] | None
@@ -67,6 +69,7 @@ class Facts:
     helper_deaths: int = 0
     exposed: str = ""
     debt: str = ""
+    observed: Observed | None = None
 
 
 def judge(facts: Facts) -> list[Judgement]:
@@ -91,7 +94,7 @@ def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per ans
         return Judgement("Ready", False, "ExternallyManaged", facts.manager)
     if facts.left:
         return Judgement("Ready", False, "Blocked", describe_left(facts.left))
-    if facts.desired in ("Merging", "Paused") and facts.former:
+    if facts.desired in ("Merging", "Observing", "Paused") and facts.former:
         return Judgement(
             "Ready",
             False,
@@ -120,10 +123,22 @@ def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per ans
             return Judgement(
                 "Ready", True, "Paused", "What is merged stays merged; ksmd does not scan."
             )
+        case "Observing" if not facts.touched:
+            return Judgement("Ready", True, "Observing", _describe_observed(facts.observed))
         case _ if facts.touched:
             return Judgement("Ready", False, "Releasing", "Merged memory is being given back.")
         case _:
             return Judgement("Ready", True, "Released", "Nothing is enrolled.")
+
+
+def _describe_observed(observed: Observed | None) -> str:
+    if observed is None:
+        return "Nothing is merged; what merging would give back is being read from pods' memory."
+    return (
+        f"Merging would give back about {observed.saved.size / MIB:.0f} MiB, give or take "
+        f"{math.ceil(observed.saved.error / MIB)} MiB, of {observed.read_bytes / MIB:.0f} MiB that "
+        f"{observed.processes} processes hold."
+    )
 
 
 def describe_left(left: Sequence[Left]) -> str:

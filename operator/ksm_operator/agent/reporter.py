@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ksm_operator.agent.metrics import Metrics
     from ksm_operator.agent.neighbours import Neighbours
     from ksm_operator.agent.obey import Obedience
+    from ksm_operator.agent.observation import Observed
     from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.state import State
     from ksm_operator.agent.view import View
@@ -129,6 +130,7 @@ class Reporter:
             helper_deaths=helper.deaths if helper is not None and helper.failing else 0,
             exposed=guard.describe(hands.guard.exposed) if hands is not None else "",
             debt=hands.debt.message() if hands is not None and hands.debt is not None else "",
+            observed=hands.observation.last if hands is not None else None,
         )
 
     def status(self, progress: Progress) -> NodeStatus:
@@ -161,6 +163,8 @@ class Reporter:
         if neighbours is not None:
             self._metrics.foreign.set(len(neighbours.mergers))
             self._metrics.isolation_was_broken(neighbours.isolation.times)
+        observed = hands.observation.last if hands is not None else None
+        self._metrics.observed(observed.saved if observed is not None else None)
         self._measure(values, merging_containers, enrolled, processes_skipped)
         return NodeStatus(
             observed_generation=generation,
@@ -173,7 +177,7 @@ class Reporter:
             processes=counts(
                 enrolled + sum(processes_skipped.values()), enrolled, processes_skipped
             ),
-            memory=_memory(values if state.touched else None, phantom),
+            memory=_memory(values if state.touched else None, phantom, observed),
             ksmd_milli_cpu=milli_cpu,
             # An empty map would be applied as null, which the schema refuses.
             baseline=_baseline(state) or None,
@@ -255,10 +259,14 @@ def _baseline(state: State) -> dict[str, str]:
     return baseline
 
 
-def _memory(values: KsmValues | None, phantom: int | None) -> NodeMemory:
+def _memory(values: KsmValues | None, phantom: int | None, observed: Observed | None) -> NodeMemory:
     available = read_meminfo().get("MemAvailable")
     if values is None:
-        return NodeMemory(available_bytes=available)
+        return NodeMemory(
+            available_bytes=available,
+            estimated_saved_bytes=observed.saved.size if observed is not None else None,
+            estimated_saved_error_bytes=observed.saved.error if observed is not None else None,
+        )
     return NodeMemory(
         saved_bytes=values.saved_bytes(page_size()),
         profit_bytes=values.general_profit,

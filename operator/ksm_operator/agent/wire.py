@@ -88,6 +88,7 @@ class Enrollment(Wire, frozen=True):
 
     running_pods: str = "Attach"
     consent: str = "OptOut"
+    huge_pages: str = "Auto"
 
 
 class Isolation(Wire, frozen=True):
@@ -167,6 +168,8 @@ class NodeMemory(Wire, frozen=True):
     profit_bytes: int | None = None
     phantom_bytes: int | None = None
     available_bytes: int | None = None
+    estimated_saved_bytes: int | None = None
+    estimated_saved_error_bytes: int | None = None
 
 
 class ForeignMerger(Wire, frozen=True):
@@ -261,7 +264,7 @@ def unknown_terms(spec: NodeSpec) -> list[str]:
     A spec with such a term is not acted on: nothing is enrolled and nothing released by it.
     """
     unknown = []
-    if spec.desired_state not in ("Merging", "Paused", "Released"):
+    if spec.desired_state not in ("Merging", "Observing", "Paused", "Released"):
         unknown.append(f"desiredState {spec.desired_state}")
     policy = spec.policy
     if policy is None:
@@ -272,6 +275,8 @@ def unknown_terms(spec: NodeSpec) -> list[str]:
         unknown.append(f"consent {policy.enrollment.consent}")
     if policy.isolation.on_foreign_merging not in ("Pause", "Report"):
         unknown.append(f"onForeignMerging {policy.isolation.on_foreign_merging}")
+    if policy.enrollment.huge_pages not in ("Auto", "Preserve", "Split"):
+        unknown.append(f"hugePages {policy.enrollment.huge_pages}")
     if policy.ksmd.tuning not in ("Auto", "Advisor", "Fixed"):
         unknown.append(f"tuning {policy.ksmd.tuning}")
     for selector in (policy.namespace_selector, policy.pod_selector):

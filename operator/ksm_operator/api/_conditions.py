@@ -78,6 +78,7 @@ class PolicyReason(StrEnum):
     NODES_NOT_READY = "NodesNotReady"
     NO_MATCHING_NODES = "NoMatchingNodes"
     NO_MATCHING_PODS = "NoMatchingPods"
+    OBSERVING = "Observing"
     PAUSED = "Paused"
     TERMINATING = "Terminating"
     UNINSTALLED = "Uninstalled"

@@ -43,10 +43,10 @@ def _policy_crd() -> dict[str, Any]:
     ]
     columns = [
         _column("Ready", _condition("Ready"), "Whether every node does what the policy asks."),
-        _column("Mode", ".spec.mode", "Enforce or Paused."),
+        _column("Mode", ".spec.mode", "Enforce, Observe or Paused."),
         _column("Nodes", ".status.nodes.summary", "Ready of matched nodes."),
         _column("Pods", ".status.pods.summary", "Merging of matched pods."),
-        _column("Saved", ".status.memory.saved", "Memory given back."),
+        _column("Saved", ".status.memory.saved", "Memory given back; after a ~, what would be."),
         _column("ksmd CPU", ".status.ksmdMilliCPU", "Millicores that ksmd uses.", "integer", 1),
         _column("Isolated", _condition("Isolated"), "Nobody else merges on its nodes.", priority=1),
         _column("Reason", _condition("Ready", "reason"), "Why Ready is as it is.", priority=1),

@@ -29,6 +29,9 @@ class EnrollmentOnNode(Model):
     consent: Annotated[Literal["OptOut", "OptIn"], Field(description="As in the policy.")] = (
         "OptOut"
     )
+    huge_pages: Annotated[
+        Literal["Auto", "Preserve", "Split"], Field(description="As in the policy.")
+    ] = "Auto"
 
 
 class IsolationOnNode(Model):
@@ -110,8 +113,9 @@ class KSMNodeSpec(Model):
     desired_state: Annotated[
         Literal["Merging", "Observing", "Paused", "Released"],
         Field(
-            description="Merging: enrol and scan. Paused: keep, do not scan. Released: give "
-            "everything back. A value that the agent does not know means: change nothing."
+            description="Merging: enrol and scan. Observing: give everything back, and estimate "
+            "what merging would give back. Paused: keep, do not scan. Released: give everything "
+            "back. A value that the agent does not know means: change nothing."
         ),
     ] = "Released"
     policy: Annotated[
@@ -142,7 +146,7 @@ class KernelStatus(Model):
 class SkippedCount(Model):
     """How many were left alone for one reason."""
 
-    reason: Annotated[str, Field(max_length=32, description="Why, in one word.")]
+    reason: Annotated[str, Field(max_length=24, description="Why, in one word.")]
     count: Annotated[int, Field(description="How many.")]
 
 
@@ -176,6 +180,16 @@ class NodeMemory(Model):
         ),
     ] = None
     available_bytes: Annotated[int | None, Field(description="MemAvailable.")] = None
+    estimated_saved_bytes: Annotated[
+        int | None, Field(description="While Observing: what merging would give back.")
+    ] = None
+    estimated_saved_error_bytes: Annotated[
+        int | None,
+        Field(
+            description="By how much it may be too high or too low: the sample's error (95 %), and "
+            "what changed between two readings."
+        ),
+    ] = None
 
 
 class ForeignMerger(Model):

@@ -167,6 +167,14 @@ class Enrollment(Model):
             "the pod's wins."
         ),
     ] = "OptOut"
+    huge_pages: Annotated[
+        Literal["Auto", "Preserve", "Split"],
+        Field(
+            description="Merging splits transparent huge pages. Auto: a process that lives in them "
+            "is enrolled if what its pages hold says that merging gives a good part of that memory "
+            "back. Preserve: never, while it lives in them. Split: always."
+        ),
+    ] = "Auto"
 
 
 class Isolation(Model):
@@ -269,10 +277,12 @@ class KSMPolicySpec(Model):
         ),
     ] = 0
     mode: Annotated[
-        Literal["Enforce", "Paused"],
+        Literal["Enforce", "Observe", "Paused"],
         Field(
-            description="Enforce: enrol and merge. Paused: keep what is merged, stop scanning, "
-            "enrol nothing new."
+            description="Enforce: enrol and merge. Observe: merge nothing, give back what is "
+            "merged, and estimate what merging would give back; what that reads of memory takes no "
+            "more CPU than ksmd.cpuLimit. Paused: keep what is merged, stop scanning, enrol "
+            "nothing new."
         ),
     ] = "Enforce"
     enrollment: Annotated[
@@ -370,7 +380,22 @@ class PolicyMemory(Model):
             "Absent where kernels do not tell (before 6.4)."
         ),
     ] = None
-    saved: Annotated[str, Field(description="savedBytes for people.")] = "0"
+    estimated_saved_bytes: Annotated[
+        int | None,
+        Field(
+            description="With mode Observe: what merging would give back, on the nodes that have "
+            "looked."
+        ),
+    ] = None
+    estimated_saved_error_bytes: Annotated[
+        int | None, Field(description="By how much estimatedSavedBytes may be too high or too low.")
+    ] = None
+    saved: Annotated[
+        str,
+        Field(
+            description="savedBytes for people; with mode Observe estimatedSavedBytes, after a ~."
+        ),
+    ] = "0"
 
 
 class NamespaceSummary(Model):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
-from ksm_operator.api import MERGE_LABEL, Condition, PodCounts, PolicyReason
+from ksm_operator.api import MERGE_LABEL, Condition, KSMPolicySpec, PodCounts, PolicyReason
 from ksm_operator.controller.facts import Policy, written
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def judge(
     observed: "Observed",
     *,
     pods: PodCounts,
+    estimate: str = "",
     namespaces: int,
     before: Iterable[Condition],
     now: datetime,
@@ -30,12 +31,13 @@ def judge(
         policy: the policy.
         observed: what its nodes do.
         pods: its pods, counted.
+        estimate: what merging would give back, in words; empty where nobody has looked.
         namespaces: how many namespaces it selects.
         before: the conditions that it has; one that stays as it was keeps its time.
         now: the time of a change.
     """
     judged: list[tuple[str, Truth, PolicyReason, str]] = [
-        ("Ready", *_ready(policy, observed, pods, namespaces)),
+        ("Ready", *_ready(policy, observed, pods, namespaces, estimate)),
         *_passing(policy, observed),
         ("Degraded", *_degraded(observed)),
         ("Isolated", *_isolated(observed)),
@@ -80,7 +82,7 @@ def _condition(
 
 
 def _ready(
-    policy: Policy, observed: "Observed", pods: PodCounts, namespaces: int
+    policy: Policy, observed: "Observed", pods: PodCounts, namespaces: int, estimate: str
 ) -> tuple[Truth, PolicyReason, str]:
     if policy.deleted_at is not None:
         return "False", PolicyReason.TERMINATING, f"being deleted: {_releasing(policy, observed)}"
@@ -99,11 +101,11 @@ def _ready(
         names = waiting or observed.external
         count = f"{len(names)} of {_plural(len(observed.matched), 'node')} not ready: "
         return "False", PolicyReason.NODES_NOT_READY, count + _explained(names, observed)
-    return _all_ready(policy, observed, pods, namespaces)
+    return _all_ready(policy, observed, pods, namespaces, estimate)
 
 
 def _all_ready(
-    policy: Policy, observed: "Observed", pods: PodCounts, namespaces: int
+    policy: Policy, observed: "Observed", pods: PodCounts, namespaces: int, estimate: str
 ) -> tuple[Truth, PolicyReason, str]:
     assert policy.spec is not None
     ready = _plural(len(observed.ready), "node")
@@ -132,11 +134,19 @@ def _all_ready(
             PolicyReason.NO_MATCHING_PODS,
             f"no running pod in {_plural(namespaces, 'namespace')} is selected on {ready}",
         )
-    return (
-        "True",
-        PolicyReason.ALL_NODES_READY,
-        f"{pods.merging} of {_plural(pods.matched, 'pod')} merging on {ready}",
-    )
+    return _at_work(policy.spec, pods, ready, estimate)
+
+
+def _at_work(
+    spec: KSMPolicySpec, pods: PodCounts, ready: str, estimate: str
+) -> tuple[Truth, PolicyReason, str]:
+    count = _plural(pods.matched, "pod")
+    if spec.mode != "Observe":
+        message = f"{pods.merging} of {count} merging on {ready}"
+        return "True", PolicyReason.ALL_NODES_READY, message
+    told = f"merging {count} on {ready} would give back {estimate}"
+    message = told if estimate else f"nothing is merged; memory of {count} on {ready} is being read"
+    return "True", PolicyReason.OBSERVING, message
 
 
 def _passing(policy: Policy, observed: "Observed") -> list[tuple[str, Truth, PolicyReason, str]]:

@@ -99,6 +99,12 @@ class NodeState:
         return self.spec is not None and self.spec.desired_state == "Released"
 
     @property
+    def observing_uid(self) -> str | None:
+        """Return the uid of the policy for which the node observes, with nobody enrolled."""
+        observes = self.spec is not None and self.spec.desired_state == "Observing"
+        return self.owner_uid if observes and self.enrolled_uid is None else None
+
+    @property
     def enrolled_uid(self) -> str | None:
         """Return the uid of the policy whose processes are enrolled."""
         return self.status.owner_uid

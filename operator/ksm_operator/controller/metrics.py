@@ -106,14 +106,22 @@ class _Fleet(Collector):
             "What merging gives back on all nodes of a policy.",
             labels=["policy"],
         )
+        estimated = GaugeMetricFamily(
+            "ksm_operator_policy_estimated_saved_bytes",
+            "What merging would give back on all nodes of a policy that observes.",
+            labels=["policy"],
+        )
         for one in self._policies:
             for state, names in _by_state(one.observed).items():
                 by_policy.add_metric([one.name, state], len(names))
             for condition in one.status["conditions"]:
                 words = [condition["type"], condition["status"], condition["reason"]]
                 judged.add_metric([one.name, *words], 1)
-            saved.add_metric([one.name], one.status["memory"]["savedBytes"])
-        yield from (nodes, by_policy, judged, saved)
+            memory = one.status["memory"]
+            saved.add_metric([one.name], memory["savedBytes"])
+            if "estimatedSavedBytes" in memory:
+                estimated.add_metric([one.name], memory["estimatedSavedBytes"])
+        yield from (nodes, by_policy, judged, saved, estimated)
 
 
 FLEET: Final = _Fleet()

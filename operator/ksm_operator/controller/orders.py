@@ -1,5 +1,7 @@
 """What a policy tells its nodes. Pure."""
 
+from typing import Final, Literal
+
 from ksm_operator.api import (
     EnrollmentOnNode,
     IsolationOnNode,
@@ -15,19 +17,29 @@ _MAX_MILLI_CPU = 1_000_000
 """ksmd is one thread; a larger limit means the same and might not fit the schema's int64."""
 
 
+_STATES: Final[dict[str, Literal["Merging", "Observing", "Paused"]]] = {
+    "Enforce": "Merging",
+    "Observe": "Observing",
+    "Paused": "Paused",
+}
+"""What a policy's mode means for a node."""
+
+
 def order_of(owner: Owner, spec: KSMPolicySpec) -> KSMNodeSpec:
     """Return the spec of the policy's nodes, but for the time since when each is its own."""
     ksmd = spec.ksmd
     limit = min(max(milli_cpu(ksmd.cpu_limit), 1), _MAX_MILLI_CPU)
     return KSMNodeSpec(
         owner=owner,
-        desired_state="Paused" if spec.mode == "Paused" else "Merging",
+        desired_state=_STATES[spec.mode],
         policy=NodePolicy(
             namespace_selector=spec.namespace_selector,
             namespaces=spec.namespaces,
             pod_selector=spec.pod_selector,
             enrollment=EnrollmentOnNode(
-                running_pods=spec.enrollment.running_pods, consent=spec.enrollment.consent
+                running_pods=spec.enrollment.running_pods,
+                consent=spec.enrollment.consent,
+                huge_pages=spec.enrollment.huge_pages,
             ),
             isolation=IsolationOnNode(on_foreign_merging=spec.isolation.on_foreign_merging),
             ksmd=KsmdOnNode(

@@ -37,6 +37,8 @@ class Reported:
         pods_skipped: of those, the ones that are left alone.
         saved_bytes: what merging gives back; None where the agent cannot say.
         profit_bytes: the same less what it costs, None on kernels that do not tell.
+        estimated_bytes: what merging would give back; None where the agent did not look.
+        estimated_error_bytes: by how much that may be wrong.
         ksmd_milli_cpu: what ksmd uses, None where the agent cannot say.
     """
 
@@ -48,6 +50,8 @@ class Reported:
     pods_skipped: int = 0
     saved_bytes: int | None = None
     profit_bytes: int | None = None
+    estimated_bytes: int | None = None
+    estimated_error_bytes: int | None = None
     ksmd_milli_cpu: int | None = None
 
 
@@ -76,5 +80,7 @@ def reported(raw: Mapping[str, Any]) -> Reported:
         pods_skipped=sum(one.count for one in pods.skipped) if pods is not None else 0,
         saved_bytes=memory.saved_bytes if memory is not None else None,
         profit_bytes=memory.profit_bytes if memory is not None else None,
+        estimated_bytes=memory.estimated_saved_bytes if memory is not None else None,
+        estimated_error_bytes=memory.estimated_saved_error_bytes if memory is not None else None,
         ksmd_milli_cpu=status.ksmd_milli_cpu,
     )

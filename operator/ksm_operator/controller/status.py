@@ -230,12 +230,15 @@ def policy_status(
 ) -> dict[str, Any]:
     """Return the whole status of a policy, in the API server's form."""
     held = known.held.get(policy.uid, ())
-    mine = [state.status for state in held if state.enrolled_uid == policy.uid]
+    mine = [
+        state.status for state in held if policy.uid in (state.enrolled_uid, state.observing_uid)
+    ]
     matched = sum(status.pods_matched for status in mine)
     merging = sum(status.pods_merging for status in mine)
     skipped = sum(status.pods_skipped for status in mine)
     saved = sum(status.saved_bytes or 0 for status in mine)
     profits = [status.profit_bytes for status in mine if status.profit_bytes is not None]
+    estimated, estimated_error = _estimated(policy, held)
     cpu = [status.ksmd_milli_cpu for status in mine if status.ksmd_milli_cpu is not None]
     pods = PodCounts(
         matched=matched, merging=merging, skipped=skipped, summary=f"{merging}/{matched}"
@@ -261,15 +264,48 @@ def policy_status(
         memory=PolicyMemory(
             saved_bytes=saved,
             profit_bytes=sum(profits) if profits else None,
-            saved=human_bytes(saved),
+            estimated_saved_bytes=estimated,
+            estimated_saved_error_bytes=estimated_error,
+            saved=human_bytes(saved) if estimated is None else f"~{human_bytes(estimated)}",
         ),
         ksmd_milli_cpu=sum(cpu) if cpu else None,
         namespaces=NamespaceSummary(count=len(names), names=tuple(names[:_NAMES])),
         conditions=judge(
-            policy, observed, pods=pods, namespaces=len(names), before=conditions, now=now
+            policy,
+            observed,
+            pods=pods,
+            estimate=_in_words(estimated, estimated_error),
+            namespaces=len(names),
+            before=conditions,
+            now=now,
         ),
     )
     return status.to_api()
+
+
+def _estimated(policy: Policy, held: Iterable[NodeState]) -> tuple[int | None, int | None]:
+    """Return what merging would give back on the nodes that have looked, and the error of that.
+
+    Errors are added up: what changes in one node's pods does so in their replicas on others.
+    """
+    looked = [
+        state.status
+        for state in held
+        if state.observing_uid == policy.uid and state.status.estimated_bytes is not None
+    ]
+    if not looked:
+        return None, None
+    return (
+        sum(status.estimated_bytes or 0 for status in looked),
+        sum(status.estimated_error_bytes or 0 for status in looked),
+    )
+
+
+def _in_words(estimated: int | None, error: int | None) -> str:
+    """Return an estimate for people, empty for none."""
+    if estimated is None:
+        return ""
+    return f"about {human_bytes(estimated)}, give or take {human_bytes(error or 0)}"
 
 
 def uninstalled_status(policy: Policy, now: datetime) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from ksm_operator.kernel import (
     SkipReason,
     mergeable_processes,
     merges_everything,
-    read_vmas,
     why_not,
 )
-from ksm_operator.kernel.huge_pages import Look, huge_bytes, lives_in_huge_pages
+from ksm_operator.kernel.huge_pages import Look, read_huge_pages
 
 if TYPE_CHECKING:
     import argparse
@@ -80,10 +79,9 @@ class HugePages:
 def lived_in(process: Process) -> int:
     """Bytes of a process in huge pages if it lives in them, else 0."""
     try:
-        vmas = read_vmas(process)
+        return read_huge_pages(process)
     except KernelError:
         return 0
-    return huge_bytes(vmas) if lives_in_huge_pages(vmas) else 0
 
 
 def worth_splitting(processes: Iterable[Process], look: Look) -> dict[Process, Worth | KernelError]:

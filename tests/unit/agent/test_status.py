@@ -9,13 +9,15 @@ from ksm_operator.agent import status as quiet
 from ksm_operator.agent.foreign import Candidate
 from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.managers import COMMANDS, who_manages
+from ksm_operator.agent.observation import Observed
 from ksm_operator.agent.releasing import Left
 from ksm_operator.agent.report import Facts, judge
 from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
 from ksm_operator.api import NodeReason
-from ksm_operator.kernel import Process
+from ksm_operator.kernel import Estimate, Process
 from support.simulated_agents import NOTHING
 
+MIB = 1 << 20
 NOW = 1_800_000_000.0
 FACTS = replace(NOTHING, desired="Merging", touched=True, processes=3, containers=2)
 MERGER = ForeignMerger(pid=9, command="qemu")
@@ -55,6 +57,8 @@ def by_type(facts: Facts) -> dict[str, tuple[bool | None, str]]:
         ({"unknown": ["tuning X"]}, (False, "Blocked")),
         ({"obstacle": ("Unsupported", "no KSM")}, (False, "Unsupported")),
         ({"obstacle": ("SysfsReadOnly", "ro")}, (False, "Blocked")),
+        ({"desired": "Observing"}, (False, "Releasing")),
+        ({"desired": "Observing", "touched": False}, (True, "Observing")),
         ({"desired": "Released"}, (False, "Releasing")),
         ({"desired": "Released", "touched": False}, (True, "Released")),
     ],
@@ -62,6 +66,17 @@ def by_type(facts: Facts) -> dict[str, tuple[bool | None, str]]:
 def test_ready(change: dict[str, object], ready: tuple[bool, str]) -> None:
     """Each state of a node has its own word, because people and the controller act on it."""
     assert by_type(replace(FACTS, **change))["Ready"] == ready  # type: ignore[arg-type]
+
+
+def test_what_was_observed_is_said_in_words() -> None:
+    """The figure that a careful administrator waits for, and how far to trust it."""
+    told = Observed(Estimate(847 * MIB, 12 * MIB), 1400 * MIB, 24, None, 0.0, 1.0)
+    facts = replace(FACTS, desired="Observing", touched=False, observed=told)
+    assert judge(facts)[0].message == (
+        "Merging would give back about 847 MiB, give or take 12 MiB, of 1400 MiB that "
+        "24 processes hold."
+    )
+    assert "Nothing is merged" in judge(replace(facts, observed=None))[0].message
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ SPECS = st.builds(
             api.EnrollmentOnNode,
             running_pods=st.sampled_from(["Attach", "Skip"]),
             consent=st.sampled_from(["OptOut", "OptIn"]),
+            huge_pages=st.sampled_from(["Auto", "Preserve", "Split"]),
         ),
         isolation=st.builds(
             api.IsolationOnNode, on_foreign_merging=st.sampled_from(["Pause", "Report"])
@@ -94,6 +95,8 @@ STATUSES = st.builds(
         profit_bytes=st.none() | st.integers(-(2**53), 2**53),
         phantom_bytes=st.none() | NUMBERS,
         available_bytes=st.none() | NUMBERS,
+        estimated_saved_bytes=st.none() | NUMBERS,
+        estimated_saved_error_bytes=st.none() | NUMBERS,
     ),
     ksmd_milli_cpu=st.none() | NUMBERS,
     baseline=st.none() | st.dictionaries(KEYS, KEYS, max_size=24),
@@ -180,11 +183,11 @@ def test_unknown_fields_are_ignored() -> None:
     ("change", "named"),
     [
         ({"desiredState": "Hibernating"}, "desiredState Hibernating"),
-        ({"desiredState": "Observing"}, "desiredState Observing"),
         ({"policy": {"ksmd": {"tuning": "Oracle"}}}, "tuning Oracle"),
         ({"policy": {"enrollment": {"consent": "Ask"}}}, "consent Ask"),
         ({"policy": {"isolation": {"onForeignMerging": "Evict"}}}, "onForeignMerging Evict"),
         ({"policy": {"enrollment": {"runningPods": "Ask"}}}, "runningPods Ask"),
+        ({"policy": {"enrollment": {"hugePages": "Ask"}}}, "hugePages Ask"),
         (
             {"policy": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt"}]}}},
             "operator Gt",

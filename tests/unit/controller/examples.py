@@ -141,6 +141,22 @@ def merging(owner: Policy, generation: int = 1, reason: str = "Merging") -> dict
     }
 
 
+def observing(saved: int | None, error: int = 0) -> dict[str, Any]:
+    """The status of an agent that merges nothing, and has perhaps found out what it would give."""
+    figures = {"estimatedSavedBytes": saved, "estimatedSavedErrorBytes": error}
+    return {
+        "observedGeneration": 1,
+        "pods": {"matched": 4, "merging": 0},
+        "memory": {"availableBytes": 1 << 30} | (figures if saved is not None else {}),
+        "conditions": [
+            condition("Ready", "True", "Observing", 1),
+            condition("Released", "True", "Released", 1),
+            condition("Isolated", "True", "NoForeignMergers", 1),
+            condition("Degraded", "False", "AsExpected", 1),
+        ],
+    }
+
+
 def released(generation: int = 1) -> dict[str, Any]:
     """The status of an agent that gave everything back."""
     return {

@@ -20,7 +20,7 @@ def test_a_policy_is_shown_by_nodes_conditions_and_saving() -> None:
     known = fleet(Plan({"n1": WEB}), {}, {"n1": node()}, {"n1": one})
     status = {
         "conditions": [condition("Ready", "True", "AllNodesReady", 1)],
-        "memory": {"savedBytes": 5},
+        "memory": {"savedBytes": 5, "estimatedSavedBytes": 7},
     }
     try:
         FLEET.show([one], [Shown(WEB.name, observe(WEB, known, NOW), status)])
@@ -33,6 +33,7 @@ def test_a_policy_is_shown_by_nodes_conditions_and_saving() -> None:
     judged = 'condition="Ready",policy="web",reason="AllNodesReady",status="True"'
     assert f"ksm_operator_policy_condition{{{judged}}} 1.0" in lines
     assert 'ksm_operator_policy_saved_bytes{policy="web"} 5.0' in lines
+    assert 'ksm_operator_policy_estimated_saved_bytes{policy="web"} 7.0' in lines
 
 
 def test_a_policy_that_is_gone_is_not_shown() -> None:

@@ -15,7 +15,16 @@ from ksm_operator.controller.status import (
     policy_status,
     selected_namespaces,
 )
-from unit.controller.examples import NOW, condition, granted, merging, node, policy, state
+from unit.controller.examples import (
+    NOW,
+    condition,
+    granted,
+    merging,
+    node,
+    observing,
+    policy,
+    state,
+)
 
 NAMESPACES = [
     Namespace("web-1", "1", {"ksm": "web"}),
@@ -189,6 +198,32 @@ def test_paused_is_ready() -> None:
     paused = policy("web", {"mode": "Paused"})
     states = [state("n1", granted(paused), merging(WEB, reason="Paused"))]
     assert conditions(status(paused, [node()], states))["Ready"] == ("True", "Paused")
+
+
+def test_what_merging_would_give_back_is_summed() -> None:
+    """Nobody is enrolled on these nodes, so they have no owner; one has not looked yet."""
+    web = policy("web", {"mode": "Observe"})
+    answers = [observing(3 << 30, 50 << 20), observing(1 << 30, 10 << 20), observing(None)]
+    names = ["n1", "n2", "n3"]
+    states = [
+        state(name, granted(web, "Observing"), told)
+        for name, told in zip(names, answers, strict=True)
+    ]
+    shown = status(web, [node(name) for name in names], states)
+    assert conditions(shown) == {"Ready": ("True", "Observing"), **GOOD}
+    assert "12 pods on 3 nodes would give back about 4.0Gi, give or take 60Mi" in message(
+        shown, "Ready"
+    )
+    assert shown["memory"] == {
+        "savedBytes": 0,
+        "estimatedSavedBytes": 4 << 30,
+        "estimatedSavedErrorBytes": 60 << 20,
+        "saved": "~4.0Gi",
+    }
+    assert shown["pods"]["summary"] == "0/12"
+    unread = status(web, [node()], [state("n1", granted(web, "Observing"), observing(None))])
+    assert unread["memory"] == {"savedBytes": 0, "saved": "0"}
+    assert "is being read" in message(unread, "Ready")
 
 
 @pytest.mark.parametrize("nodes", [[], [node(labels={"kubernetes.io/os": "windows"})]])

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from ksm_operator.kernel import Process
 from ksm_operator.kernel.huge_pages import (
     WORTH_SHARE,
-    Sample,
     Worth,
     judge,
     lives_in_huge_pages,
-    zero_content,
 )
 from ksm_operator.kernel.procfs import page_size
+from ksm_operator.kernel.samples import Sample, zero_content
 from ksm_operator.kernel.smaps import Vma
 
 SIZE = page_size()
