@@ -51,12 +51,19 @@ class Agents:
         self.features = features
         self.record: dict[str, Any] = State("boot").to_dict()
 
-    def enrolment(self, tracer: object) -> Enrolment:
-        """The next one's, which goes on with what the one before has written."""
+    def enrolment(self, tracer: object, instant: Callable[[], None] = lambda: None) -> Enrolment:
+        """The next one's, which goes on with what the one before has written.
+
+        Args:
+            tracer: makes processes run system calls.
+            instant: called before and after the record is written.
+        """
         state = State.from_dict(self.record)
 
         def save() -> None:
+            instant()
             self.record = json.loads(json.dumps(state.to_dict()))
+            instant()
 
         host = Host(
             sysfs=KsmSysfs(),
