@@ -53,9 +53,14 @@ class Agents:
         self.features = features
         self.record: dict[str, Any] = State("boot").to_dict()
 
-    def enrolment(self, tracer: object) -> Enrolment:
-        """The next one's, which goes on with what the one before has written."""
-        state, save = self._state()
+    def enrolment(self, tracer: object, instant: Callable[[], None] = lambda: None) -> Enrolment:
+        """The next one's, which goes on with what the one before has written.
+
+        Args:
+            tracer: makes processes run system calls.
+            instant: called before and after the record is written.
+        """
+        state, save = self._state(instant)
         return Enrolment(self._host(tracer), state, save, Metrics("test"))
 
     def hands(self, tracer: object) -> Obedience:
@@ -63,11 +68,15 @@ class Agents:
         state, save = self._state()
         return Obedience(self._host(tracer), state, save, Metrics("test"), lambda: False)
 
-    def _state(self) -> tuple[State, Callable[[], None]]:
+    def _state(
+        self, instant: Callable[[], None] = lambda: None
+    ) -> tuple[State, Callable[[], None]]:
         state = State.from_dict(self.record)
 
         def save() -> None:
+            instant()
             self.record = json.loads(json.dumps(state.to_dict()))
+            instant()
 
         return state, save
 

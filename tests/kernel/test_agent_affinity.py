@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from ksm_operator.agent.affinity import AFFINITY, Affinity
-from ksm_operator.agent.state import State
+from ksm_operator.agent.state import SavedCpus, State
 from ksm_operator.kernel import find_ksmd, read_affinity, write_affinity
 
 
@@ -84,3 +84,19 @@ def test_an_administrators_choice_stays(ksmd: int) -> None:
     affinity.keep()
     assert read_affinity(ksmd) == first
     assert not state.yielded
+
+
+def test_an_agent_killed_before_the_move_leaves_no_administrators_choice(ksmd: int) -> None:
+    """Taken for somebody else's, ksmd would stay on CPUs that a pod has paid for."""
+    pool = Pool()
+    pool.left = pool.whole - {max(pool.whole)}
+    # On record by then, of the first move and of one that comes later; ksmd has not been moved.
+    for written in (pool.left, pool.whole - {min(pool.whole)}):
+        state = State("boot", affinity=SavedCpus(pool.whole, written))
+        second = Affinity(ksmd, state, lambda: None, pool)
+        second.adopt()
+        second.keep()
+        assert not state.yielded
+        assert read_affinity(ksmd) == pool.left
+    assert second.restore() == ()
+    assert read_affinity(ksmd) == pool.whole

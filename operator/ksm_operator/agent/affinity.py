@@ -8,6 +8,7 @@ for himself, the agent may run on all, and ksmd is left as it is.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -62,6 +63,20 @@ class Affinity:
         self._save = save
         self._shared = shared
         self._told = ""
+
+    def adopt(self) -> None:
+        """After a restart: take where ksmd is for our doing, if it might be there before us.
+
+        The last agent may have ended between its record and the move, or in the middle of a
+        restore.
+        """
+        saved = self._state.affinity
+        if self._ksmd is None or saved is None or AFFINITY in self._state.yielded:
+            return
+        with contextlib.suppress(KernelError):
+            now = read_affinity(self._ksmd)
+            if now <= saved.before:
+                self._state.affinity = SavedCpus(saved.before, now)
 
     def keep(self) -> None:
         """Have ksmd where it may be now; a few system calls unless something has changed."""

@@ -368,7 +368,7 @@ class Agent:
         self._judge(policy, hands)
         self._look_around(hands)
         if spec.desired_state == "Observing":
-            return self._observe(policy, hands)
+            return self._observe(policy, hands, self._neighbours)
         if not hands.accept(spec.owner, policy.ksmd, self._neighbours.manager):
             if self._state.owner in ("", spec.owner.uid):
                 return True
@@ -396,9 +396,9 @@ class Agent:
             self._next_govern = 0.0
         return True
 
-    def _observe(self, policy: NodePolicy, hands: Obedience) -> bool:
+    def _observe(self, policy: NodePolicy, hands: Obedience, neighbours: Neighbours) -> bool:
         self._leaving = len(self._state.containers)
-        if not hands.give_back(policy.release_reserve_percent, self._neighbours.others_merge):
+        if not hands.give_back(policy.release_reserve_percent, neighbours.others_merge):
             return False
         hands.observation.go_on(self._view.to_merge(), policy)
         return True

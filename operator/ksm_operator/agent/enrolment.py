@@ -57,6 +57,8 @@ AT_ONCE: Final = 8
 QUICK_SECONDS: Final = 0.02
 """For one process: those after it are handed over in larger lots."""
 LATER: Final = "Later"
+HELPER_RESTARTED: Final = "HelperRestarted"
+"""Why a process was put off whose visitor died; see `Helper.call`."""
 
 
 class Enrolment:
@@ -144,7 +146,7 @@ class Enrolment:
         # On record before the first of them is done.
         for intent in intents:
             container.put(intent.process, intent.marks)
-        if fresh or any(not intent.marks.is_plain for intent in intents):
+        if intents:
             self._save()
         done = self._carry_out_all(intents, container, seen, fresh=fresh)
         if fresh and _nobody_was_asked(container, seen, new):
@@ -261,6 +263,10 @@ class Enrolment:
         """Put on record what became of it; tells whether it merges because of us."""
         if isinstance(result, KernelError):
             seen.looks.pop(process, None)
+            if isinstance(result, Postponed) and result.reason == HELPER_RESTARTED:
+                # The process may be about to make the call by itself: the next look tells.
+                self._put_off(process, result, seen)
+                return False
             # The call may have been made before something came between.
             if keep_what_holds(process, container):
                 return True

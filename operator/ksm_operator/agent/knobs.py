@@ -76,6 +76,7 @@ class Knobs:
         self._sysfs = sysfs
         self._save = save
         self._others_wrote_run = others_wrote_run
+        self._started = False
 
     def read(self) -> KsmValues:
         """Return all values now."""
@@ -85,7 +86,8 @@ class Knobs:
         """After a restart: tell what another changed meanwhile from what we left behind.
 
         Values that follow measurements were written too often to know which one was the last;
-        `run` is the exception, because an admin's 0 is respected.
+        `run` is the exception, because an admin's 0 is respected. A file that holds what it held
+        before us was about to be written, or had just been restored, when the last agent ended.
         """
         now = self.read()
         for name, saved in self.state.baseline.files.items():
@@ -94,9 +96,9 @@ class Knobs:
                 continue
             if name == "run" and value == 0 and not self.state.run_is_ours:
                 self._yield(name, saved.written, value)
-            elif name in GOVERNED:
+            elif name in GOVERNED or value == saved.before:
                 self.state.baseline = self.state.baseline.record(name, now, value)
-            elif value != saved.before:
+            else:
                 self._yield(name, saved.written, value)
         self._save()
 
@@ -146,12 +148,13 @@ class Knobs:
 
     def _write(self, name: str, value: int | str, now: KsmValues, found: _Found) -> KsmValues:
         """Write one file and return what all of them hold then."""
-        before = self.state.baseline
+        before, zero_was_ours = self.state.baseline, self.state.run_is_ours
         self.state.baseline = before.record(name, now, value)
-        stopping = name == "run" and value == 0 and not self.state.run_is_ours
-        if stopping:
+        # Also of a 1 that is about to be written: should we end before, the 0 is no admin's.
+        unsure = name == "run" and not zero_was_ours
+        if unsure:
             self.state.run_is_ours = True
-        if stopping or name not in before.files or name not in GOVERNED:
+        if unsure or name not in before.files or name not in GOVERNED:
             self._save()
         try:
             self._sysfs.write(name, value)
@@ -168,11 +171,20 @@ class Knobs:
             if after.get(name) == value:
                 level = logging.DEBUG if name in GOVERNED else logging.INFO
                 log.log(level, "ksmd value written", extra={"file": name, "value": value})
+                if name == "run" and value == 1:
+                    self._runs()
                 return after
             found.refused.append(f"{name} does not keep {value}")
-        self.state.baseline = before
+        self.state.baseline, self.state.run_is_ours = before, zero_was_ours
         self._save()
         return self.read()
+
+    def _runs(self) -> None:
+        """From now on a 0 is an admin's. Not after every stop: a limit may bring many a second."""
+        if not self._started:
+            self._started = True
+            self.state.run_is_ours = False
+            self._save()
 
     def restore(self) -> tuple[str, ...]:
         """Put the values from before our first write back.
@@ -184,6 +196,9 @@ class Knobs:
             SysfsError: a value cannot be written now.
         """
         plan = restore_plan(self.state.baseline, self.read())
+        if ("run", 0) in plan.writes and not self.state.run_is_ours:
+            self.state.run_is_ours = True
+            self._save()
         for name, value in plan.writes:
             self._sysfs.write(name, value)
             log.info("ksmd value restored", extra={"file": name, "value": value})

@@ -134,6 +134,7 @@ class Obedience:
             owner: the one that it obeyed last; its policy may have been edited since.
         """
         self.enrolment.prune()
+        self._affinity.adopt()
         self.knobs.adopt()
         if owner is not None:
             self._edition = (owner.uid, owner.generation)

@@ -140,7 +140,8 @@ class State:
         owner: uid of the policy whose processes are enrolled; empty for none.
         baseline: ksmd's values before our first write.
         containers: by cgroup path.
-        run_is_ours: whether a `run` of 0 may be our own doing (limit, SIGTERM, Paused).
+        run_is_ours: whether a `run` of 0 may be our own doing (limit, SIGTERM, Paused), or may be
+            the one that we found, since ksmd has yet to be started.
         yielded: files that somebody else changed since; left alone until the policy is edited.
         told: the KSMNode's spec that was obeyed last, as JSON types, to go on without an API
             server.

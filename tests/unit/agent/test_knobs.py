@@ -4,6 +4,7 @@ On a tree of plain files: what the kernel refuses is tested on the kernel.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,82 @@ def test_a_stopped_ksmd_after_a_restart(
     second = knobs(root, State.from_dict(first.state.to_dict()))
     second.adopt()
     assert second.state.yielded == yielded
+
+
+def test_an_admins_zero_is_told_from_that_of_the_agent_before(root: Path) -> None:
+    """An agent that was ended and one that took over: whoever stops ksmd after that means it."""
+    first = knobs(root)
+    first.apply({"run": 1})
+    first.apply({"run": 0})
+    second = knobs(root, State.from_dict(first.state.to_dict()))
+    second.adopt()
+    second.apply({"run": 1})
+    (root / "run").write_text("0\n")
+    third = knobs(root, State.from_dict(second.state.to_dict()))
+    third.adopt()
+    assert third.state.yielded == {"run"}
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing of ours runs any more."""
+
+
+class Mortal(KsmSysfs):
+    """Files and record of an agent that is killed before or after it writes one of them."""
+
+    def __init__(self, root: Path, instants: int) -> None:
+        super().__init__(root)
+        self.state = State("boot")
+        self.record: Any = self.state.to_dict()
+        self._left = instants
+
+    def _lives(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+
+    def write(self, name: str, value: int | str) -> None:
+        """Write a file of ksmd."""
+        self._lives()
+        super().write(name, value)
+        self._lives()
+
+    def save(self) -> None:
+        """Write the record."""
+        self._lives()
+        self.record = self.state.to_dict()
+        self._lives()
+
+
+def test_killed_at_any_instant_it_takes_nothing_of_its_own_for_an_admins(root: Path) -> None:
+    """The next agent would leave ksmd stopped, and a value unrestored, until somebody edits."""
+    (root / "use_zero_pages").write_text("0\n")
+    instants = 0
+    survived = False
+    while not survived:
+        mortal = Mortal(root, instants)
+        first = Knobs(mortal, mortal.state, mortal.save)
+        try:
+            first.apply({"use_zero_pages": 1})
+            first.apply({"smart_scan": 0, "pages_to_scan": 500, "run": 1})
+            first.apply({"run": 0})
+            first.apply({"pages_to_scan": 700, "run": 1})
+            first.restore()
+            survived = True
+        except Killed:
+            instants += 1
+        second = knobs(root, State.from_dict(mortal.record))
+        second.adopt()
+        second.notice()
+        assert not second.state.yielded, f"killed after {instants - 1} instants"
+        second.apply({"run": 1})
+        second.notice()
+        assert held(root)["run"] == 1
+        assert not second.state.yielded, f"killed after {instants - 1} instants"
+        assert second.restore() == ()
+        assert held(root) == FOUND
+        assert (root / "use_zero_pages").read_text() == "0\n"
+    assert instants > 20
 
 
 def test_measured_values_are_adopted_after_a_restart(root: Path) -> None:

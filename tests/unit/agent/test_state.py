@@ -95,9 +95,29 @@ def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
 
 def test_saving_leaves_no_litter(tmp_path: Path) -> None:
     """/run is memory: temporary files must not pile up there."""
+    path = tmp_path / "state.json"
     for generation in range(3):
-        save(tmp_path / "state.json", State("one", generation=generation))
+        save(path, State("one", generation=generation))
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_killed_while_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was written of it by then, the record is the one before, and no litter grows."""
+    path = tmp_path / "state.json"
+    save(path, State("one", owner="u"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", _killed)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                save(path, State("one", owner="v"))
+            assert load(path, "one").owner == "u"
+    save(path, State("one", owner="w"))
+    assert load(path, "one").owner == "w"
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def _killed(_: Path, __: Path) -> None:
+    raise KeyboardInterrupt
 
 
 PARENTS = {30: 20, 20: 10, 10: 1, 40: 1, 50: 30}
