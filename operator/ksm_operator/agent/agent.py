@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ksm_operator.agent.cgroups import CgroupListener, container_at, containers
+from ksm_operator.agent.execs import listen_for_execs
 from ksm_operator.agent.foreign import foreign_mergers
 from ksm_operator.agent.host import Host, Obstacle
 from ksm_operator.agent.news import (
@@ -126,7 +127,10 @@ class Agent:
     def run(self) -> None:
         """Work until `stopping`, then leave the node in a state the next agent resumes."""
         if self._host is not None:
-            CgroupListener(self._host.hierarchy, self.news).start()
+            cgroups = CgroupListener(self._host.hierarchy, self.news)
+            cgroups.start()
+            if not cgroups.tells_entries:
+                listen_for_execs(self._host.hierarchy, self.news)
         self._resume()
         self._watches.start()
         self._writer.start()
