@@ -76,6 +76,9 @@ def run(chosen: argparse.Namespace) -> None:
             for program in programs:
                 runtime = Runtime(program, first, folder, tree)
                 stack.callback(runtime.end)
+                if not runtime.works():
+                    print(f"{runtime.name} cannot make containers here: not measured\n")
+                    continue
                 figures = [
                     *phases.one_by_one(bench, runtime, chosen.containers),
                     *phases.at_once(bench, runtime, chosen.burst),

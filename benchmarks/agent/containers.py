@@ -133,6 +133,15 @@ class Runtime:
                 (self._root / name).mkdir(parents=True)
             shutil.copy(first, self._root / "first")
 
+    def works(self) -> bool:
+        """Whether it can make a container here: crun wants no mixture of cgroup versions."""
+        try:
+            self.start("00000000-0000-0000-0000-000000000000")
+        except subprocess.CalledProcessError:
+            return False
+        self.end()
+        return True
+
     def start_all(self, pod_uids: Iterable[str]) -> list[Started]:
         """Create and start one more container of each of these pods, all at once."""
         uids = list(pod_uids)
@@ -178,7 +187,8 @@ class Runtime:
         """End and remove all containers."""
         for one in self._running:
             os.kill(one.pid, signal.SIGKILL)
-        for one in self._running:
+        # The first process of a container ends after those that joined it were reaped.
+        for one in reversed(self._running):
             os.waitpid(one.pid, 0)
         for name in dict.fromkeys(one.name for one in self._running):
             self._call("delete", "--force", name)

@@ -215,10 +215,14 @@ class Agent:
                 )
             case CgroupAppeared(path) if (placement := container_at(path)) is not None:
                 self._view.containers[path] = placement
+                if self._hands is not None:
+                    self._hands.appeared(path)
             case CgroupVanished(path) if path in self._view.containers:
                 self._view.drop_vanished(path)
-                if self._hands is not None and path in self._state.containers:
-                    self._hands.enrolment.prune()
+                if self._hands is not None:
+                    self._hands.vanished(path)
+                    if path in self._state.containers:
+                        self._hands.enrolment.prune()
             case CgroupEntered(path) if self._hands is not None:
                 self._hands.glance(path)
                 return
