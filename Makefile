@@ -15,7 +15,7 @@ RUN := $(UV) run --no-sync
 PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 LOCAL_CLUSTER := $(PYTHON) hack/local-cluster
 PYTEST_ARGS ?=
-# What `bench-controller` measures, see python -m benchmarks.controller --help
+# What `bench-agent` and `bench-controller` measure, see python -m benchmarks.agent --help
 BENCH_ARGS ?=
 # Nodes with other kernels that `cluster-up` adds, or that `cluster-down` takes away: vm:7,vm:6.12
 NODES ?=
@@ -86,6 +86,10 @@ soak: setup needs ## Over 10,000 visits to programs that check themselves (root;
 .PHONY: bench-kernel
 bench-kernel: setup ## Measure the kernel layer: stops, stalls, rates (root, gcc, gdb)
 	@PYTHONPATH=.:tests $(RUN) python -m benchmarks.kernel
+
+.PHONY: bench-agent
+bench-agent: setup needs ## Measure the agent: new containers, edits, at rest (root, gcc; crun if installed)
+	@PYTHONPATH=.:tests:hack/local-cluster:hack/vm $(RUN) python -m benchmarks.agent $(BENCH_ARGS)
 
 .PHONY: bench-controller
 bench-controller: setup needs ## Measure the controller with 5,000 nodes on a real API server (root; half an hour)

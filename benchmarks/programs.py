@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from ksm_operator.kernel import Process, find_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 SOURCES = Path(__file__).parent / "programs"
@@ -27,8 +27,12 @@ class MissingTool(Exception):  # noqa: N818 - names what happened
 
 
 @contextlib.contextmanager
-def built(*names: str) -> Iterator[Path]:
+def built(*names: str, options: Sequence[str] = ("-lpthread",)) -> Iterator[Path]:
     """Compile programs into a directory that is gone afterwards.
+
+    Args:
+        names: of their files, without the ending.
+        options: for the compiler, behind the file.
 
     Raises:
         MissingTool: there is no C compiler.
@@ -40,7 +44,7 @@ def built(*names: str) -> Iterator[Path]:
         for name in names:
             source = str(SOURCES / f"{name}.c")
             target = str(Path(folder) / name)
-            words = [compiler, "-O2", "-Wall", "-o", target, source, "-lpthread"]
+            words = [compiler, "-O2", "-Wall", "-o", target, source, *options]
             subprocess.run(words, check=True)
         yield Path(folder)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ksm_operator.agent.cgroups import CgroupListener, container_at, containers
+from ksm_operator.agent.execs import listen_for_execs
 from ksm_operator.agent.host import Host, Obstacle
 from ksm_operator.agent.neighbours import Neighbours
 from ksm_operator.agent.news import (
@@ -130,7 +131,10 @@ class Agent:
     def run(self) -> None:
         """Work until `stopping`, then leave the node in a state the next agent resumes."""
         if self._host is not None:
-            CgroupListener(self._host.hierarchy, self.news).start()
+            cgroups = CgroupListener(self._host.hierarchy, self.news)
+            cgroups.start()
+            if not cgroups.tells_entries:
+                listen_for_execs(self._host.hierarchy, self.news)
         if self._neighbours is not None:
             self._neighbours.start()
         self._resume()
@@ -224,10 +228,14 @@ class Agent:
                 )
             case CgroupAppeared(path) if (placement := container_at(path)) is not None:
                 self._view.containers[path] = placement
+                if self._hands is not None:
+                    self._hands.appeared(path)
             case CgroupVanished(path) if path in self._view.containers:
                 self._view.drop_vanished(path)
-                if self._hands is not None and path in self._state.containers:
-                    self._hands.enrolment.prune()
+                if self._hands is not None:
+                    self._hands.vanished(path)
+                    if path in self._state.containers:
+                        self._hands.enrolment.prune()
             case CgroupEntered(path) if self._hands is not None:
                 self._hands.glance(path)
                 return

@@ -76,7 +76,11 @@ def living_in(hierarchy: Hierarchy, path: str) -> list[Process]:
 
 
 class CgroupListener(threading.Thread):
-    """Brings directories that appear and vanish as news."""
+    """Brings directories that appear and vanish as news.
+
+    Attributes:
+        tells_entries: whether it brings processes that are put into a container as well.
+    """
 
     def __init__(self, hierarchy: Hierarchy, news: queue.SimpleQueue[News]) -> None:
         """Start watching; list the hierarchy afterwards and nothing is missed.
@@ -88,6 +92,7 @@ class CgroupListener(threading.Thread):
         self._hierarchy = hierarchy
         self._news = news
         self._watch = CgroupWatch(hierarchy.mount, entries=hierarchy.version == 1)
+        self.tells_entries = hierarchy.version == 1 and self._watch.method == "fanotify"
         log.info("watching cgroups", extra={"method": self._watch.method})
 
     def run(self) -> None:

@@ -32,7 +32,6 @@ from ksm_operator.kernel import (
     needs_repair,
     read_ksm_stat,
     read_program,
-    read_stat,
     read_status,
     repair_after_exec,
 )
@@ -128,7 +127,7 @@ class Enrolment:
         grown: list[Process] = []
         if container is not None:
             adopt_all((one for one in now if one not in seen.skipped), container)
-            _forget_dead(container, ended)
+            _forget_dead(container, ended, now)
             grown = self._verify(container, seen)
         known = container.enrolled | container.own if container else set()
         new = [one for one in now if one not in known and one not in seen.skipped]
@@ -343,6 +342,9 @@ class Enrolment:
         """Forget containers in which nobody lives any more, and what was seen in lost ones."""
         gone = []
         for path, container in self.state.containers.items():
+            known = {one.pid for one in container.enrolled | container.own}
+            if known and known.issubset(processes_in(self._host.hierarchy, path)):
+                continue  # a pid that is another process now is noticed at the next look
             _forget_dead(container, ())
             if not container.enrolled and not container.own and not self.processes(path):
                 gone.append(path)
@@ -397,10 +399,19 @@ class Enrolment:
         return reasons
 
 
-def _forget_dead(container: Container, ended: Iterable[Process]) -> None:
-    """Forget who has ended; of their marks those alone whose children have been looked for."""
-    container.enrolled = {one for one in container.enrolled if is_alive(one)}
-    container.own = {one for one in container.own if is_alive(one)}
+def _forget_dead(
+    container: Container, ended: Iterable[Process], here: Iterable[Process] = ()
+) -> None:
+    """Forget who has ended; of their marks those alone whose children have been looked for.
+
+    Args:
+        container: the record.
+        ended: whose children have been.
+        here: who was found alive just now, and is not asked for again.
+    """
+    alive = set(here)
+    container.enrolled = {one for one in container.enrolled if one in alive or is_alive(one)}
+    container.own = {one for one in container.own if one in alive or is_alive(one)}
     for process in ended:
         container.marks.pop(process, None)
 
@@ -419,7 +430,7 @@ def _excluded(
     """
     if before is None or before.program != now.program:
         return never(process)
-    return status_reason(read_stat(process.pid).comm, status)
+    return status_reason(status.get("Name", ""), status)
 
 
 def _nobody_was_asked(container: Container, seen: Seen, new: Iterable[Process]) -> bool:

@@ -16,6 +16,7 @@ from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.guard import Guard
 from ksm_operator.agent.knobs import Knobs, Troubles
+from ksm_operator.agent.newborn import Newborn
 from ksm_operator.agent.observation import Observation
 from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import cleanup_values, optional_values
@@ -116,6 +117,8 @@ class Obedience:
         self._optional_written = False
         self._attempts: dict[str, tuple[int, float]] = {}
         self._glances: set[str] = set()
+        self._newborn = Newborn()
+        self._next_look = float("inf")
         self._unsettled: set[str] = set()
         self._leaving: frozenset[str] = frozenset()
         self._releasing: Generator[float, None, None] | None = None
@@ -160,6 +163,8 @@ class Obedience:
             log.info("node taken", extra={"policy": owner.name, "uid": owner.uid})
         self.manager = ""
         self._cleanup = None
+        # Nothing is looked at while nobody may be enrolled.
+        self._next_look = float("inf")
         if not self.state.containers and self.state.owner != owner.uid:
             log.info("owner changed", extra={"policy": owner.name, "uid": owner.uid})
             self.state.owner = owner.uid
@@ -211,6 +216,9 @@ class Obedience:
             if path in self._attempts:
                 self._attempts[path] = (self._attempts[path][0], now)
                 self._glances.discard(path)
+        for path in self._newborn.due(now):
+            if path in self._attempts and self.enrolment.has_newcomers(path):
+                self._attempts[path] = (self._attempts[path][0], now)
         for path, (index, due) in sorted(self._attempts.items(), key=lambda one: one[1][1]):
             now = time.monotonic()
             if due > now or now > ends or self._stopped():
@@ -231,7 +239,17 @@ class Obedience:
             else:
                 self._unsettled.discard(path)
         self._unsettled &= self._attempts.keys()
+        soonest = min((due for _, due in self._attempts.values()), default=float("inf"))
+        self._next_look = min(soonest, self._newborn.next_due())
         return not self._unsettled and all(index > 0 for index, _ in self._attempts.values())
+
+    def appeared(self, path: str) -> None:
+        """Glance at a container often while its runtime fills it."""
+        self._newborn.add(path, time.monotonic())
+
+    def vanished(self, path: str) -> None:
+        """Glance at a container no more."""
+        self._newborn.drop(path)
 
     def glance(self, path: str) -> None:
         """See soon whether a container has a new process (`kubectl exec`)."""
@@ -310,6 +328,7 @@ class Obedience:
             return True
         self._attempts.clear()
         self._unsettled.clear()
+        self._next_look = float("inf")
         if not self.release(list(self.state.containers), reserve_percent):
             return False
         if time.monotonic() < self._next_release or not self._cleaned(foreign):
@@ -435,4 +454,4 @@ class Obedience:
 
     def next_due(self) -> float:
         """Return the monotonic time at which some container is to be looked at."""
-        return min((due for _, due in self._attempts.values()), default=float("inf"))
+        return self._next_look

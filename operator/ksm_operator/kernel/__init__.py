@@ -40,6 +40,7 @@ module                 what it answers
                        `node_headroom(meminfo, reserve_bytes) -> bytes`, `Rooms(hierarchy, share)`:
                        room of every level by name, `tightest(levels)`, `read_events()`
 :mod:`.watch`          `CgroupWatch(mount)`: `fileno()`, `read() -> list[CgroupEvent]`
+:mod:`.exec_watch`     `ExecWatch()`: `fileno()`, `read() -> set[pid] | None` (None: some were lost)
 :mod:`.tracer`         `Tracer().call(process, [Syscall, ...]) -> Visit`; `RemoteCalls` protocol
 :mod:`.helper`         `Helper().call(process, [Syscall, ...]) -> Visit`: the same in a process of
                        its own; `call_many`
@@ -104,6 +105,7 @@ from ksm_operator.kernel.errors import (
     Unsupported,
 )
 from ksm_operator.kernel.exclusions import SkipReason, why_not
+from ksm_operator.kernel.exec_watch import ExecWatch
 from ksm_operator.kernel.guard import Relief, relieve
 from ksm_operator.kernel.headroom import (
     Level,
@@ -177,6 +179,7 @@ __all__ = [
     "Enrolled",
     "Entered",
     "Estimate",
+    "ExecWatch",
     "Helper",
     "Hierarchy",
     "Intent",

@@ -23,6 +23,8 @@ from ksm_operator.kernel.sysfs_files import ADVISOR_MODES, FILES
 
 KSM_ROOT: Final = Path("/sys/kernel/mm/ksm")
 HOST_KSM_ROOT: Final = Path("/proc/1/root/sys/kernel/mm/ksm")
+VALUE_BYTES: Final = 4096
+"""The kernel shows at most a page of a file in sysfs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,13 @@ def parse_advisor_mode(text: str) -> str:
     return text[start + 1 : end]
 
 
-def _parse(path: Path, text: str) -> int | str:
+def _parse(root: Path, name: str, text: str) -> int | str:
     try:
-        return parse_advisor_mode(text) if path.name == "advisor_mode" else int(text)
+        return parse_advisor_mode(text) if name == "advisor_mode" else int(text)
     except (KernelError, ValueError) as error:
-        expected = FILES[path.name].unit
+        expected = FILES[name].unit
         raise SysfsError(
-            path, f"reads {text[:80]!r}, which is not its value ({expected})"
+            root / name, f"reads {text[:80]!r}, which is not its value ({expected})"
         ) from error
 
 
@@ -136,15 +138,21 @@ class KsmSysfs:
         if not self.root.is_dir():
             raise Unsupported(f"{self.root} does not exist: this kernel has no KSM (CONFIG_KSM)")
         values: dict[str, int | str] = {}
+        directory = os.fspath(self.root)
         for field in fields(KsmValues):
-            path = self.root / field.name
             try:
-                text = path.read_text(encoding="ascii", errors="replace").strip()
+                # An agent does this every second or two for as long as its node lives.
+                fd = os.open(f"{directory}/{field.name}", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    text = os.read(fd, VALUE_BYTES).decode("ascii", errors="replace").strip()
+                finally:
+                    os.close(fd)
             except FileNotFoundError:
                 continue
             except OSError as error:
+                path = self.root / field.name
                 raise SysfsError(path, f"cannot be read: {error.strerror}") from error
-            values[field.name] = _parse(path, text)
+            values[field.name] = _parse(self.root, field.name, text)
         return KsmValues(**values)  # type: ignore[arg-type]  # checked field by field above
 
     def write(self, name: str, value: int | str) -> None:
