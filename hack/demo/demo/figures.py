@@ -1,10 +1,12 @@
 """What commands print, as values; and values as people read them."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MIB = 1 << 20
+REST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,20 @@ def has_levelled(samples: Sequence[Sample], truth: int) -> bool:
         return True
     earlier = [one for one in samples if one.scans <= now.scans - 3]
     return bool(now.saved and earlier and now.saved - earlier[-1].saved < truth * 0.005)
+
+
+def shares(samples: Sequence[Sample]) -> list[float]:
+    """The CPUs that ksmd used between each two samples, of all nodes together."""
+    return [
+        (now.cpu - before.cpu) / (now.seconds - before.seconds)
+        for before, now in itertools.pairwise(samples)
+    ]
+
+
+def is_at_rest(samples: Sequence[Sample], nodes: int) -> bool:
+    """Whether ksmd used less than a fiftieth of a CPU of each node lately."""
+    used = shares(samples)
+    return bool(used) and used[-1] < REST_SHARE * nodes
 
 
 def mib(count: float) -> str:

@@ -95,12 +95,17 @@ def workload(shell: Shell, images: Images) -> None:
     """Eight pods in a namespace that will be selected, two in one that will not."""
     step("A workload: a real Python service, 8 pods of 2 workers; 2 pods in another namespace")
     for name in (WEB, OTHER):
-        file = f"examples/{name}.yaml"
-        if images.workload == WORKLOAD_IMAGE:
-            shell.show("kubectl", "apply", "-f", file)
-            continue
-        say(f"$ sed 's|{WORKLOAD_IMAGE}|{images.workload}|' {file} | kubectl apply -f -")
-        text = (REPOSITORY / file).read_text().replace(WORKLOAD_IMAGE, images.workload)
-        print(shell.read("kubectl", "apply", "-f", "-", stdin=text), end="")
+        example(shell, images, name)
     for name in (WEB, OTHER):
         shell.show("kubectl", "rollout", "status", "deployment/web", "-n", name, "--timeout=5m")
+
+
+def example(shell: Shell, images: Images, name: str) -> None:
+    """Apply one of examples/, with the workload's image as this cluster can pull it."""
+    file = f"examples/{name}.yaml"
+    if images.workload == WORKLOAD_IMAGE:
+        shell.show("kubectl", "apply", "-f", file)
+        return
+    say(f"$ sed 's|{WORKLOAD_IMAGE}|{images.workload}|' {file} | kubectl apply -f -")
+    text = (REPOSITORY / file).read_text().replace(WORKLOAD_IMAGE, images.workload)
+    print(shell.read("kubectl", "apply", "-f", "-", stdin=text), end="")

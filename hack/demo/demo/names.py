@@ -13,6 +13,8 @@ DEMO_LABEL: Final = "ksm-operator.dev/demo"
 POLICY: Final = "web"
 WEB: Final = "demo-web"
 OTHER: Final = "demo-other"
+FIRST_WORDS: Final = "first-words"
+"""A pod that prints what it reads of itself."""
 CRDS: Final = ("ksmpolicies.ksm-operator.dev", "ksmnodes.ksm-operator.dev")
 AGENTS: Final = "app.kubernetes.io/name=ksm-operator,app.kubernetes.io/component=agent"
 CONTROLLER: Final = "deployment/ksm-operator-controller"

@@ -13,11 +13,13 @@ from demo.figures import (
     Sample,
     by_node,
     has_levelled,
+    is_at_rest,
     meminfo,
     mib,
     percent,
     pods,
     sample,
+    shares,
 )
 from demo.names import AGENTS, NAMESPACE, PROCESSES_PER_POD, WEB
 from demo.shell import REPOSITORY, DemoError, Shell, say
@@ -167,8 +169,8 @@ class Nodes:
             raise DemoError(f"node {node} shows no ksmd: its kernel has no KSM (CONFIG_KSM)")
         return text.split("/")[2]
 
-    def watch(self, truth: int, since: float) -> int:
-        """Print what is saved until it stops growing; returns the bytes at the end."""
+    def watch(self, truth: int, since: float) -> list[Sample]:
+        """Print what is saved until it stops growing and ksmd rests; returns what was seen."""
         ksmd = {node: self._ksmd(node) for node in self.agents}
         page_size = int(self._exec(next(iter(self.agents)), "getconf", "PAGESIZE"))
         files = [f"{KSM}/{name}" for name in STATISTICS]
@@ -182,17 +184,15 @@ class Nodes:
                 for node in self.agents
             ]
             now = sample(time.monotonic(), texts, page_size)
-            cpu = ""
-            if samples:
-                busy = (now.cpu - samples[-1].cpu) / (now.seconds - samples[-1].seconds)
-                cpu = f"{1000 * busy:.0f}m"
             samples.append(now)
+            cpu = "".join(f"{1000 * share:.0f}m" for share in shares(samples[-2:]))
             say(
                 f"{now.seconds - since:5.0f} s  {mib(now.saved):>10}  "
                 f"{percent(now.saved, truth):>13}  {cpu:>6}  {now.scans - samples[0].scans}"
             )
-            if has_levelled(samples, truth) or time.monotonic() > end:
-                return now.saved
+            rests = has_levelled(samples, truth) and is_at_rest(samples, len(self.agents))
+            if rests or time.monotonic() > end:
+                return samples
             time.sleep(POLL_SECONDS)
 
     def show_mergeable(self, found: Sequence[dict[str, Any]]) -> None:

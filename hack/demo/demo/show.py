@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from demo import install, intruder
-from demo.figures import Pod, mib, percent, pod_table, pods
-from demo.names import NAMESPACE, OTHER, POLICY, REPLICAS, WEB
+from demo.figures import Pod, mib, percent, pod_table, pods, shares
+from demo.names import FIRST_WORDS, NAMESPACE, OTHER, POLICY, REPLICAS, WEB
 from demo.node import Nodes, memory, running_pods, wait_for_quiet
-from demo.setup import Settings, bring_up, check_images, provide_images
+from demo.setup import Images, Settings, bring_up, check_images, provide_images
 from demo.shell import DemoError, Shell, say, step
 
 LOCK = Path("/run/lock/ksm-operator-tests.lock")
@@ -36,7 +36,7 @@ def run(settings: Settings) -> None:
         install.start_over(shell)
         install.operator(shell, images)
         install.workload(shell, images)
-        _show(shell)
+        _show(shell, images)
     say(f"\nThe demo took {time.monotonic() - started:.0f} s. Everything keeps running.")
     _say_what_next(settings)
 
@@ -61,7 +61,7 @@ def _machine(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _show(shell: Shell) -> None:
+def _show(shell: Shell, images: Images) -> None:
     web = _settled(shell)
     step("Memory before")
     wait_for_quiet(shell, web)
@@ -87,7 +87,8 @@ def _show(shell: Shell) -> None:
     )
 
     step("Watching ksmd merge")
-    saved = nodes.watch(truth.duplicate, applied)
+    samples = nodes.watch(truth.duplicate, applied)
+    saved, used = samples[-1].saved, shares(samples)
     after = memory(shell, web)
     say(
         f"\nSaved {mib(saved)}: {percent(saved, truth.duplicate)} of all duplicates, "
@@ -104,6 +105,11 @@ def _show(shell: Shell) -> None:
         "(MemAvailable, which moves with much else)."
     )
 
+    say(
+        f"ksmd used up to {1000 * max(used):.0f}m of a CPU while there was something to merge, and "
+        f"uses {1000 * used[-1]:.0f}m now. Nothing was set for that: the policy's limit is 200m."
+    )
+
     step("Pod by pod")
     say("A merged page counts in every process that maps it, so this column adds up to more.\n")
     say(pod_table(web, nodes.processes(web), truth.private))
@@ -112,6 +118,8 @@ def _show(shell: Shell) -> None:
     _untouched(shell)
     step("A new pod")
     _newcomer(shell)
+    step("What a new program reads of itself before anything else")
+    _first_words(shell, images)
     step("What Kubernetes shows")
     _wait_for_status(shell, saved)
     for arguments in (
@@ -171,6 +179,27 @@ def _newcomer(shell: Shell) -> None:
             f"{1000 * one['age']:.0f} ms after its start"
         )
     shell.show("kubectl", "rollout", "status", "deployment/web", "-n", WEB, "--timeout=2m")
+
+
+def _first_words(shell: Shell, images: Images) -> None:
+    pod = f"pod/{FIRST_WORDS}"
+    shell.read("kubectl", "delete", "-n", WEB, pod, "--ignore-not-found", "--timeout=1m")
+    install.example(shell, images, f"demo-{FIRST_WORDS}")
+    phase = "--for=jsonpath={.status.phase}=Succeeded"
+    shell.show("kubectl", "wait", "-n", WEB, phase, pod, "--timeout=1m")
+    words = shell.read("kubectl", "logs", "-n", WEB, pod)
+    say(f"$ kubectl logs -n {WEB} {pod}")
+    say(words.rstrip())
+    shell.read("kubectl", "delete", "-n", WEB, pod, "--wait=false")
+    if "ksm_merge_any: no" in words:
+        raise DemoError(
+            f"the program of {pod} began before it was enrolled: "
+            f"kubectl logs -n {NAMESPACE} daemonset/ksm-operator-agent"
+        )
+    if "ksm_merge_any: yes" in words:
+        say("It was enrolled before its program was loaded, by a policy that it knows nothing of.")
+    else:
+        say("(This kernel does not tell a program that; Linux 6.14 and newer do.)")
 
 
 def _wait_for_status(shell: Shell, saved: int) -> None:

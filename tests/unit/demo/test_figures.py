@@ -1,5 +1,16 @@
 import pytest
-from demo.figures import Pod, Sample, by_node, has_levelled, meminfo, pod_table, pods, sample, table
+from demo.figures import (
+    Pod,
+    Sample,
+    by_node,
+    has_levelled,
+    is_at_rest,
+    meminfo,
+    pod_table,
+    pods,
+    sample,
+    table,
+)
 
 MIB = 1 << 20
 
@@ -25,6 +36,18 @@ def at(seconds: float, saved: int, scans: int) -> Sample:
 def test_watching_ends_when_savings_stop_growing(samples: list[Sample], *, expected: bool) -> None:
     """Too early and the demo understates; never and it does not end by itself."""
     assert has_levelled(samples, 1000 * MIB) is expected
+
+
+@pytest.mark.parametrize(
+    ("cpu", "nodes", "expected"),
+    [((1.0,), 1, False), ((1.0, 1.1), 1, False), ((1.0, 1.1), 2, True)],
+)
+def test_ksmd_rests_when_it_uses_next_to_nothing(
+    cpu: tuple[float, ...], nodes: int, *, expected: bool
+) -> None:
+    """The demo promises that it comes to rest by itself: 0.1 s in 3 is 33m."""
+    samples = [Sample(3.0 * number, 0, used, 0) for number, used in enumerate(cpu)]
+    assert is_at_rest(samples, nodes) is expected
 
 
 def test_a_sample_adds_up_nodes() -> None:
