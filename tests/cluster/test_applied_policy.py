@@ -249,6 +249,24 @@ def test_metrics_are_read_by_who_may_and_nobody_else(
     assert series in _get(kubectl, selector, "/metrics", tokens.reader)[1]
 
 
+def test_an_agent_tells_what_its_work_cost(applied: Applied, tokens: Tokens) -> None:
+    """Whether targets stood still for long, and how much was scanned, is asked on every node."""
+
+    def figures() -> dict[str, float]:
+        text = _get(applied.stage.kubectl, AGENT_SELECTOR, "/metrics", tokens.reader)[1]
+        found = dict(re.findall(r"^(ksm_\w+) (\S+)$", text, re.MULTILINE))
+        return {name: float(value) for name, value in found.items()}
+
+    def has_worked() -> bool:
+        shown = figures()
+        # One injection for each container at least; what it forks inherits.
+        assert shown["ksm_agent_injection_stop_seconds_count"] >= applied.count_pods()
+        assert 0 < shown["ksm_agent_injection_stop_seconds_sum"] < 5
+        return shown["ksm_node_pages_scanned_total"] > 0 and shown["ksm_node_full_scans_total"] > 0
+
+    wait_until(has_worked, 60, "the agent's counters have moved")
+
+
 def test_containers_are_shown_by_their_pods_names(applied: Applied, tokens: Tokens) -> None:
     """Whoever sizes pods reads what each would use without merging, and of no other pod."""
     kubectl = applied.stage.kubectl

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from ksm_operator.agent.metrics import Metrics
@@ -16,6 +16,7 @@ OTHER_UNITS = (
     *("percent", "millis", "kelvin", "fahrenheit", "inches", "feet", "miles", "ounces"),
 )
 ABBREVIATED = re.compile(r"_(s|ms|us|ns|sec|secs|b|kb|mb|gb|kib|mib|gib|pct)(_|$)")
+SUFFIX = {"counter": "_total", "info": "_info"}
 OF_HISTOGRAMS = ("_bucket", "_count", "_sum")
 
 
@@ -55,6 +56,14 @@ def test_every_name_is_by_the_rules() -> None:
     found = {metric.name: list(faults(metric)) for metric in ours()}
     assert not {name: said for name, said in found.items() if said}
     assert len(found) > 30
+
+
+@pytest.mark.parametrize("registry", [Metrics("1", per_container=True).registry, REGISTRY])
+def test_nothing_is_shown_that_has_no_name_here(registry: CollectorRegistry) -> None:
+    """The library adds a gauge with the time of its making to every counter unless told not to."""
+    shown = re.findall(r"^# TYPE (\S+)", generate_latest(registry).decode(), re.MULTILINE)
+    known = {metric.name + SUFFIX.get(metric.type, "") for metric in registry.collect()}
+    assert set(shown) == known
 
 
 def test_no_name_twice() -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from ksm_operator.agent.container_series import ContainerSeries
 from ksm_operator.agent.guard_metrics import GuardMetrics
@@ -18,6 +26,9 @@ if TYPE_CHECKING:
     from ksm_operator.kernel import Estimate
 
 ENROL_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
+
+# Prometheus' text format has no place for times of making: they would be gauges of their own.
+disable_created_metrics()  # type: ignore[no-untyped-call] # not annotated
 
 
 class Metrics:

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ksm_operator.controller.facts import NodeState
 from ksm_operator.controller.status import Observed
+
+# Prometheus' text format has no place for times of making: they would be gauges of their own.
+disable_created_metrics()  # type: ignore[no-untyped-call] # not annotated
 
 REGISTRY: Final = CollectorRegistry()
 RECONCILE_SECONDS: Final = Histogram(

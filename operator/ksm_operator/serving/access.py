@@ -29,6 +29,8 @@ MOST_REMEMBERED: Final = 64
 """Tokens, of those that were granted and of the others each."""
 STRANGERS_PER_SECOND: Final = 10
 """Tokens never granted before that are put to the API server; more are turned away unasked."""
+MOST_STRANGERS: Final = 4
+"""That wait for an answer together: the server has four times as many places."""
 TURN_SECONDS: Final = 5.0
 """Longest wait for others' questions."""
 LONGEST_TOKEN: Final = 16384
@@ -147,6 +149,7 @@ class Gate:
         self._clock = clock
         self._lock = threading.Lock()
         self._turn = threading.Lock()
+        self._strangers = threading.BoundedSemaphore(MOST_STRANGERS)
         self._remembered = Remembered()
         self._pace = Pace()
         self._away_until = float("-inf")
@@ -161,11 +164,24 @@ class Gate:
         verdict = self._known(key)
         if verdict is not None:
             return verdict
+        with self._lock:
+            is_stranger = not self._remembered.was_granted(key)
+        if not is_stranger:
+            return self._wait_and_ask(key, token, is_stranger=False)
+        # While the API server is slow they must not fill the server, which probes need too.
+        if not self._strangers.acquire(blocking=False):
+            return TOO_MANY
+        try:
+            return self._wait_and_ask(key, token, is_stranger=True)
+        finally:
+            self._strangers.release()
+
+    def _wait_and_ask(self, key: bytes, token: str, *, is_stranger: bool) -> Verdict:
         # One at a time: who waits may find the question answered.
         if not self._turn.acquire(timeout=TURN_SECONDS):
             return AWAY
         try:
-            return self._known(key) or self._ask(key, token)
+            return self._known(key) or self._ask(key, token, is_stranger=is_stranger)
         finally:
             self._turn.release()
 
@@ -175,10 +191,9 @@ class Gate:
             verdict = self._remembered.get(key, now)
             return AWAY if verdict is None and now < self._away_until else verdict
 
-    def _ask(self, key: bytes, token: str) -> Verdict:
-        with self._lock:
-            if not self._remembered.was_granted(key) and not self._pace.admits(self._clock()):
-                return TOO_MANY
+    def _ask(self, key: bytes, token: str, *, is_stranger: bool) -> Verdict:
+        if is_stranger and not self._pace.admits(self._clock()):
+            return TOO_MANY
         try:
             verdict = self._review(token)
         except ReviewError as error:

@@ -1,5 +1,7 @@
 """Who is let through, for how long, and what it costs the API server."""
 
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +13,7 @@ from ksm_operator.serving.access import (
     GRANTED_SECONDS,
     LONGEST_TOKEN,
     MOST_REMEMBERED,
+    MOST_STRANGERS,
     REFUSED_SECONDS,
     STRANGERS_PER_SECOND,
     Answer,
@@ -136,6 +139,33 @@ def test_strangers_cost_little_and_lock_nobody_out() -> None:
     assert set(answers[STRANGERS_PER_SECOND:]) == {Answer.UNDECIDED}
     assert asked.judge("good") is Answer.GRANTED
     assert len(asked.tokens) == 1 + STRANGERS_PER_SECOND + 1
+
+
+def test_few_strangers_wait_together() -> None:
+    """A slow API server must not let them fill the places that the kubelet's probes need."""
+    asking, answered = threading.Event(), threading.Event()
+
+    def slow(_token: str) -> Verdict:
+        asking.set()
+        answered.wait(30)
+        return FORBIDDEN
+
+    asked = Asked(slow)
+    found: list[Answer] = []
+    waiting = [
+        threading.Thread(target=lambda name=f"s{number}": found.append(asked.judge(name)))
+        for number in range(MOST_STRANGERS + 3)
+    ]
+    for one in waiting:
+        one.start()
+    assert asking.wait(30)
+    while len(found) < 3:
+        time.sleep(0.001)
+    assert found == [Answer.UNDECIDED] * 3, "turned away while the first still waits"
+    answered.set()
+    for one in waiting:
+        one.join()
+    assert found[3:] == [Answer.FORBIDDEN] * MOST_STRANGERS
 
 
 @given(st.lists(st.floats(0, 0.5), max_size=200))
