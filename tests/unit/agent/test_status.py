@@ -6,12 +6,14 @@ import msgspec
 import pytest
 
 from ksm_operator.agent import status as quiet
+from ksm_operator.agent.guard import describe
 from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.releasing import Left
 from ksm_operator.agent.report import Facts, judge
 from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
 from ksm_operator.api import NodeReason
 from ksm_operator.kernel import Process
+from ksm_operator.kernel.guard_plan import Exposed
 from support.simulated_agents import NOTHING
 
 NOW = 1_800_000_000.0
@@ -90,6 +92,18 @@ def test_released_is_said_only_when_all_is_given_back() -> None:
 def test_degraded(change: dict[str, object], degraded: tuple[bool, str]) -> None:
     """What cannot be done as asked is named, one reason at a time."""
     assert by_type(replace(FACTS, **change))["Degraded"] == degraded  # type: ignore[arg-type]
+
+
+def test_ready_names_who_lacks_room_because_of_others() -> None:
+    """Nothing is wrong with the node; a person can raise a limit."""
+    lacking = [Exposed(f"/kubepods/pod/container-of-{one}", 9, 9 * (one != "c")) for one in "bac"]
+    facts = replace(FACTS, exposed=describe(lacking))
+    (ready,) = [one for one in judge(facts) if one.type == "Ready"]
+    assert (ready.status, ready.reason) == (True, "Merging")
+    assert "2 cgroups, first cgroup …d/container-of-a, may lack room" in ready.message
+    assert len(ready.message) < 200
+    assert "first" not in describe(lacking[:1])
+    assert not describe(lacking[2:])
 
 
 def test_foreign_mergers_break_isolation() -> None:
