@@ -43,7 +43,7 @@ class Facts:
         foreign_count: how many.
         helper_deaths: how often the helper process died, where it dies again and again; else 0.
         exposed: which cgroups lack room for what others share with them; empty for none.
-        held: why ksmd is stopped though it should merge; empty if it is not.
+        debt: why ksmd is stopped for merge debt though it should merge; empty if it is not.
     """
 
     obstacle: tuple[str, str] | None
@@ -64,7 +64,7 @@ class Facts:
     foreign_count: int
     helper_deaths: int = 0
     exposed: str = ""
-    held: str = ""
+    debt: str = ""
 
 
 def judge(facts: Facts) -> list[Judgement]:
@@ -198,8 +198,8 @@ def _degraded(facts: Facts) -> Judgement:  # noqa: PLR0911 - one line per answer
             f"{', '.join(troubles.pending)}: the kernel refuses a change while pages are shared; "
             "it is tried again.",
         )
-    if facts.held and facts.desired == "Merging":
-        return Judgement("Degraded", True, "MergeDebt", facts.held)
+    if facts.debt and facts.desired == "Merging":
+        return Judgement("Degraded", True, "MergeDebt", facts.debt)
     changed = sorted({*facts.yielded, *facts.unrestored})
     if changed:
         return Judgement(

@@ -116,7 +116,7 @@ class Reporter:
             foreign_count=progress.foreign_count,
             helper_deaths=helper.deaths if helper is not None and helper.failing else 0,
             exposed=guard.describe(hands.guard.exposed) if hands is not None else "",
-            held=hands.debt.message() if hands is not None and hands.debt is not None else "",
+            debt=hands.debt.message() if hands is not None and hands.debt is not None else "",
         )
 
     def status(self, progress: Progress) -> NodeStatus:

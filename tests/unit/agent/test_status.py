@@ -86,7 +86,7 @@ def test_released_is_said_only_when_all_is_given_back() -> None:
         ({"troubles": Troubles(missing=("smart_scan",))}, (True, "Unsupported")),
         ({"obstacle": ("SysfsReadOnly", "ro")}, (True, "SysfsReadOnly")),
         ({"helper_deaths": 3, "yielded": ["run"]}, (True, "HelperFailing")),
-        ({"held": "too much is merged", "yielded": ["run"]}, (True, "MergeDebt")),
+        ({"debt": "too much is merged", "yielded": ["run"]}, (True, "MergeDebt")),
     ],
 )
 def test_degraded(change: dict[str, object], degraded: tuple[bool, str]) -> None:
