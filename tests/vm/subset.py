@@ -88,9 +88,9 @@ PAYERS = ("test_agent_phantom.py", "test_payers.py")
 
 GUARDED = (
     "test_agent_debt.py",
+    "test_agent_enrolment.py::test_a_container_at_its_limit_waits_for_room",
     "test_agent_guard.py::test_a_payer_refills_again_and_again",
     "test_agent_guard.py::test_while_it_is_paused_a_payers_container_restarts",
-    "test_agent_guard.py::test_without_the_guard_a_payer_is_killed",
 )
 """The same by an agent at work, and a node that fills up."""
 

@@ -14,7 +14,7 @@ from ksm_operator.agent.cgroups import living_in
 from ksm_operator.agent.record import adopt_all
 from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
 from ksm_operator.kernel import KernelError, Relief, Rooms, mergeable_processes, relieve
-from ksm_operator.kernel.headroom import NODE, read_usage
+from ksm_operator.kernel.headroom import NODE, read_usage, usage_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -55,6 +55,7 @@ class Guard:
         self._began = Glance()
         self._cpu_seconds = 0.0
         self._last: Looked | None = None
+        self._files: dict[str, str] = {}
         self._outsiders: frozenset[Process] = frozenset()
         self._outsiders_at = float("-inf")
         self._told = ""
@@ -136,19 +137,15 @@ class Guard:
         )
 
     def _glance(self, merged: int, newcomers: int) -> Glance:
-        hierarchy = self._host.hierarchy
-        used = {}
-        for name in self._last.spare if self._last is not None else ():
-            size = read_usage(hierarchy, hierarchy.path(name))
-            if size is not None:
-                used[name] = size
+        sizes = {name: read_usage(file) for name, file in self._files.items()}
+        used = {name: size for name, size in sizes.items() if size is not None}
         return Glance(merged, newcomers, used)
 
     def _conclude(self, relief: Relief) -> None:
         spare = {name: size for name, size in relief.spare.items() if name != NODE}
         hierarchy = self._host.hierarchy
-        used = {name: read_usage(hierarchy, hierarchy.path(name)) or 0 for name in spare}
-        before = Glance(self._began.merged, self._began.newcomers, used)
+        self._files = {name: usage_file(hierarchy, hierarchy.path(name)) for name in spare}
+        before = self._glance(self._began.merged, self._began.newcomers)
         self._last = Looked(time.monotonic(), self._cpu_seconds, before, spare)
         # Nothing is outside of the node; what it lacks is its merge debt.
         self.exposed = tuple(one for one in relief.exposed if one.level != NODE)

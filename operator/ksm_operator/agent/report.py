@@ -45,7 +45,7 @@ class Facts:
         held: ksmd stands still for them.
         helper_deaths: how often the helper process died, where it dies again and again; else 0.
         exposed: which cgroups lack room for what others share with them; empty for none.
-        debt: why ksmd is stopped for what is merged already; empty if it is not.
+        debt: why ksmd is stopped for merge debt though it should merge; empty if it is not.
         observed: what was found last of what merging would give back; None for nothing yet.
     """
 

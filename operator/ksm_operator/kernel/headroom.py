@@ -7,6 +7,7 @@ writeback and shared memory do not. Swap is not counted on: it may be full when 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -181,13 +182,25 @@ def path_up(hierarchy: Hierarchy, directory: Path) -> list[Path]:
     return found
 
 
-def read_usage(hierarchy: Hierarchy, directory: Path) -> int | None:
-    """Bytes charged to a cgroup, page cache included; None for one that has gone.
+def usage_file(hierarchy: Hierarchy, directory: Path) -> str:
+    """The file that says how many bytes are charged to a cgroup, page cache included.
 
     The kernel keeps this figure, unlike those of memory.stat, so that it is cheap to ask for.
     """
     name = "memory.usage_in_bytes" if hierarchy.version == 1 else "memory.current"
-    return _number(directory / name)
+    return str(directory / name)
+
+
+def read_usage(file: str) -> int | None:
+    """What `usage_file` says now, in bytes; None for a cgroup that has gone."""
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(os.read(fd, 32))
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return None
 
 
 def memory_headroom(hierarchy: Hierarchy, directory: Path) -> int | None:

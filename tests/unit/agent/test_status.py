@@ -7,6 +7,7 @@ import pytest
 
 from ksm_operator.agent import status as quiet
 from ksm_operator.agent.foreign import Candidate
+from ksm_operator.agent.guard import describe
 from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.managers import COMMANDS, who_manages
 from ksm_operator.agent.observation import Observed
@@ -15,6 +16,7 @@ from ksm_operator.agent.report import Facts, judge
 from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
 from ksm_operator.api import NodeReason
 from ksm_operator.kernel import Estimate, Process
+from ksm_operator.kernel.guard_plan import Exposed
 from support.simulated_agents import NOTHING
 
 MIB = 1 << 20
@@ -116,6 +118,18 @@ def test_released_is_said_only_when_all_is_given_back() -> None:
 def test_degraded(change: dict[str, object], degraded: tuple[bool, str]) -> None:
     """What cannot be done as asked is named, one reason at a time."""
     assert by_type(replace(FACTS, **change))["Degraded"] == degraded  # type: ignore[arg-type]
+
+
+def test_ready_names_who_lacks_room_because_of_others() -> None:
+    """Nothing is wrong with the node; a person can raise a limit."""
+    lacking = [Exposed(f"/kubepods/pod/container-of-{one}", 9, 9 * (one != "c")) for one in "bac"]
+    facts = replace(FACTS, exposed=describe(lacking))
+    (ready,) = [one for one in judge(facts) if one.type == "Ready"]
+    assert (ready.status, ready.reason) == (True, "Merging")
+    assert "2 cgroups, first cgroup …d/container-of-a, may lack room" in ready.message
+    assert len(ready.message) < 200
+    assert "first" not in describe(lacking[:1])
+    assert not describe(lacking[2:])
 
 
 def test_foreign_mergers_break_isolation() -> None:
