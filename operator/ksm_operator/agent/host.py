@@ -15,6 +15,7 @@ from ksm_operator.kernel import (
     KernelError,
     KernelFeatures,
     KsmSysfs,
+    PatientSysfs,
     ProcessGone,
     SysfsReadOnly,
     find_ksmd,
@@ -94,7 +95,7 @@ def open_host() -> Host:
         if features.unsupported is not None:
             raise Obstacle("Unsupported", features.unsupported, features)
         return Host(
-            sysfs=KsmSysfs(find_writable_root()),
+            sysfs=PatientSysfs(find_writable_root()),
             hierarchy=hierarchy,
             features=features,
             tracer=Helper(),

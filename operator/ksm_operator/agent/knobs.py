@@ -10,7 +10,15 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ksm_operator.kernel import SysfsBusy, SysfsError, SysfsReadOnly, Unsupported, restore_plan
+from ksm_operator.kernel import (
+    SysfsBusy,
+    SysfsError,
+    SysfsHeldUp,
+    SysfsReadOnly,
+    Unsupported,
+    restore_plan,
+)
+from ksm_operator.kernel.patient_sysfs import WAITS_FOR_KSMD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,6 +118,8 @@ class Knobs:
             value = now.get(name)
             if saved.written is None or value is None or name in self.state.yielded:
                 continue
+            if name == self._sysfs.unfinished:
+                continue  # it does not hold what we wrote yet
             if value != saved.written or (name == "run" and run_is_theirs):
                 self._yield(name, saved.written, value)
                 self._save()
@@ -140,6 +150,8 @@ class Knobs:
                 if name != "advisor_mode":
                     found.missing.append(name)
                 continue
+            if self._sysfs.unfinished and name in WAITS_FOR_KSMD:
+                continue  # it is asked again, as anything that differs
             if now.get(name) != value:
                 now = self._write(name, value, now, found)
         return Troubles(
@@ -160,6 +172,9 @@ class Knobs:
             self._sysfs.write(name, value)
         except SysfsBusy:
             found.pending.append(name)
+        except SysfsHeldUp as error:
+            log.warning("ksmd is held up", extra={"error": str(error)})
+            return self.read()  # the write goes on by itself
         except SysfsReadOnly as error:
             found.read_only = str(error)
         except Unsupported:

@@ -30,7 +30,7 @@ module                 what it answers
 :mod:`.patience`       `Patience(read, seconds)`: reads that may hang
 :mod:`.writers`        `OtherWriters(paths).wrote()`: whether others write to a file
 :mod:`.sysfs`          `KsmSysfs(root).read() -> KsmValues`, `.write(file, value)`,
-                       `find_writable_root() -> Path`
+                       `find_writable_root() -> Path`; :mod:`.patient_sysfs`: `PatientSysfs`
 :mod:`.baseline`       `Baseline`: values before our first write; `record`, `restore_plan`,
                        `to_dict`, `from_dict`
 :mod:`.cgroupfs`       `find_memory_hierarchy() -> Hierarchy(version, mount)`,
@@ -100,6 +100,7 @@ from ksm_operator.kernel.errors import (
     RemoteCallFailed,
     SysfsBusy,
     SysfsError,
+    SysfsHeldUp,
     SysfsInvalid,
     SysfsReadOnly,
     Unsupported,
@@ -134,6 +135,7 @@ from ksm_operator.kernel.mergeable import (
     merges_everything,
 )
 from ksm_operator.kernel.patience import Patience
+from ksm_operator.kernel.patient_sysfs import PatientSysfs
 from ksm_operator.kernel.payers import cgroup_inodes, cgroup_names, inodes_above, survey_payers
 from ksm_operator.kernel.probe import KernelFeatures, probe, probe_exec
 from ksm_operator.kernel.procfs import (
@@ -195,6 +197,7 @@ __all__ = [
     "Mergeable",
     "OtherWriters",
     "Patience",
+    "PatientSysfs",
     "Postponed",
     "Process",
     "ProcessGone",
@@ -214,6 +217,7 @@ __all__ = [
     "Syscall",
     "SysfsBusy",
     "SysfsError",
+    "SysfsHeldUp",
     "SysfsInvalid",
     "SysfsReadOnly",
     "Tracer",

@@ -111,5 +111,9 @@ class SysfsBusy(SysfsError):
     """The kernel refuses this while pages are shared (EBUSY): release first."""
 
 
+class SysfsHeldUp(SysfsError):
+    """ksmd waits for a process and does not come to the end of its batch: later."""
+
+
 class SysfsInvalid(SysfsError):
     """The value is outside the file's range, or not allowed in the present mode (EINVAL)."""

@@ -155,6 +155,11 @@ class KsmSysfs:
             values[field.name] = _parse(self.root, field.name, text)
         return KsmValues(**values)  # type: ignore[arg-type]  # checked field by field above
 
+    @property
+    def unfinished(self) -> str:
+        """The file whose last write goes on yet; here none does, ever."""
+        return ""
+
     def write(self, name: str, value: int | str) -> None:
         """Write one file.
 

@@ -3,6 +3,7 @@
 On a tree of plain files: what the kernel refuses is tested on the kernel.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ksm_operator.agent.knobs import Knobs
 from ksm_operator.agent.settings import optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd
-from ksm_operator.kernel import KsmSysfs
+from ksm_operator.kernel import KsmSysfs, KsmValues, PatientSysfs
 
 FOUND = {"run": 0, "pages_to_scan": 100, "sleep_millisecs": 20, "smart_scan": 1, "full_scans": 7}
 
@@ -223,6 +224,24 @@ def test_an_admins_stop_is_not_undone_between_two_looks(root: Path) -> None:
     ours.apply({"run": 1})
     assert held(root)["run"] == 0
     assert ours.state.yielded == {"run"}
+
+
+def test_a_write_that_waits_for_ksmd_is_nobody_elses(root: Path, tmp_path: Path) -> None:
+    """A hostile process holds ksmd up; what is written meanwhile comes to its end later."""
+
+    class Slow(PatientSysfs):
+        def read(self) -> KsmValues:
+            return KsmSysfs(root).read()
+
+    fifo = tmp_path / "held" / "run"
+    fifo.parent.mkdir()
+    os.mkfifo(fifo)  # to open it waits for a reader, as a write to `run` does for ksmd
+    ours = Knobs(Slow(fifo.parent, 0.05), State("boot"), lambda: None)
+    ours.apply({"run": 1})
+    ours.apply({"run": 0, "pages_to_scan": 100})
+    ours.notice()
+    assert not ours.state.yielded
+    assert fifo.read_text() == "1\n"
 
 
 def test_an_admins_stop_counts_while_ksmd_stands_still_anyway(root: Path) -> None:

@@ -1,0 +1,44 @@
+"""Who else writes to ksmd's files."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kernel.conftest import wait_until
+from ksm_operator.agent.knobs import Knobs
+from ksm_operator.agent.state import State
+from ksm_operator.kernel import HOST_KSM_ROOT, KsmSysfs, OtherWriters
+from support import kernel
+
+
+def write_as_an_admin(value: int) -> None:
+    """From another process."""
+    subprocess.run(["sh", "-c", f"echo {value} > {kernel.KSM}/run"], check=True)
+
+
+@pytest.mark.parametrize("root", [kernel.KSM, HOST_KSM_ROOT])
+def test_a_write_of_the_value_that_is_there_is_noticed(
+    ksm_settings: dict[str, bytes], root: Path
+) -> None:
+    """A 0 while ksmd stands still is an admin's word all the same."""
+    writers = OtherWriters([root / "run"])
+    kernel.write_setting("run", 0)
+    assert not writers.wrote(), "what we write ourselves is no news"
+    write_as_an_admin(0)
+    wait_until(writers.wrote, "another one wrote")
+    assert not writers.wrote(), "it is told once"
+    writers.close()
+
+
+def test_an_admins_stop_in_a_pause_of_ours_stays(ksm_settings: dict[str, bytes]) -> None:
+    """The CPU limit stops ksmd many times a second, and any admin's word may come in between."""
+    writers = OtherWriters([kernel.KSM / "run"])
+    ours = Knobs(KsmSysfs(), State("boot"), lambda: None, writers.wrote)
+    ours.apply({"run": 1})
+    ours.apply({"run": 0})
+    write_as_an_admin(0)
+    ours.apply({"run": 1})
+    assert kernel.counter("run") == 0
+    assert ours.state.yielded == {"run"}
+    writers.close()
