@@ -9,7 +9,7 @@ import pytest
 from kernel.agents import Agents, Node, release_all
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from kernel.huge_programs import MIB, PROGRAM, READY, SIZE, huge
-from ksm_operator.agent.wire import NodePolicy
+from ksm_operator.agent.wire import Ksmd, NodePolicy
 from ksm_operator.kernel import Hierarchy, KernelFeatures, Tracer, page_size
 from ksm_operator.kernel.duplicates import count_duplicates
 from support import kernel
@@ -68,7 +68,7 @@ def test_what_was_foretold_is_saved(node: Node, run: Callable[..., Target]) -> N
     poor = [run(PROGRAM, str(SIZE), "50") for _ in range(2)]
     settings, observation = kernel.settings(), node.hands.observation
 
-    observation.go_on([node.path], NodePolicy())
+    observation.go_on([node.path], NodePolicy(ksmd=Ksmd(cpu_limit_milli_cpu=500)))
     wait_until(lambda: observation.last is not None, "a look is over")
 
     assert observation.last is not None
@@ -83,7 +83,7 @@ def test_what_was_foretold_is_saved(node: Node, run: Callable[..., Target]) -> N
     node.until(lambda: all(kernel.merge_any(one.pid) for one in workers), "all are enrolled")
     node.until(lambda: saved() > 0.9 * told.size, "nearly as much is saved")
     scans = kernel.counter("full_scans")
-    node.until(lambda: kernel.counter("full_scans") > scans + 30, "ksmd has seen all of it")
+    node.until(lambda: kernel.counter("full_scans") > scans + 12, "ksmd has seen all of it")
     assert abs(saved() - told.size) < 0.1 * told.size
     assert all(huge(one) >= (SIZE - 4) * MIB for one in poor)
 

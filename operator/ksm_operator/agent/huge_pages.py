@@ -46,6 +46,8 @@ SPLIT: Final = "Split"
 
 CPU_SHARE: Final = 0.05
 """Of one core, while a look is under way: 1 GiB takes about half a minute."""
+AVERAGE_SHARE: Final = 0.02
+"""Of one core, over all looks: where containers come and go all the time they wait for longer."""
 SAMPLE_PAGES: Final = 1 << 14
 """Kept of all processes together, which takes 8 MiB while they are compared."""
 SETTLING_SECONDS: Final = 2.0
@@ -76,6 +78,11 @@ class Verdict:
     anonymous_bytes: int
     again_at: float
     pause: float
+
+
+def pause_after(cpu_seconds: float) -> float:
+    """Seconds from one look to the next, if it took so much CPU. Pure."""
+    return cpu_seconds / AVERAGE_SHARE
 
 
 def is_outdated(verdict: Verdict, program: int, anonymous_bytes: int) -> bool:
@@ -121,6 +128,7 @@ class HugePages:
         self._growth = HugeGrowth()
         self._waiting: dict[Process, Asked] = {}
         self._waiting_since = 0.0
+        self._next_look = 0.0
         self._verdicts: dict[Process, Verdict] = {}
         self._grown: set[Process] = set()
         self._next_try = 0.0
@@ -274,6 +282,8 @@ class HugePages:
     def _is_due(self, now: float) -> bool:
         if self.how != AUTO or (self._thread is not None and self._thread.is_alive()):
             return False
+        if now < self._next_look:
+            return False
         if self._waiting:
             return now - self._waiting_since >= SETTLING_SECONDS
         return any(not one.pays and now >= one.again_at for one in self._verdicts.values())
@@ -305,12 +315,14 @@ class HugePages:
             return
         except (KernelError, OSError, ValueError) as error:
             log.warning("huge pages not looked at", extra={"error": str(error)})
+        cost = time.thread_time() - began
+        self._next_look = time.monotonic() + pause_after(cost)
         log.info(
             "looked at huge pages",
             extra={
                 "processes": len(found),
                 "pay": sum(1 for one in found.values() if isinstance(one, Worth) and one.pays),
-                "cpuSeconds": round(time.thread_time() - began, 2),
+                "cpuSeconds": round(cost, 2),
             },
         )
         self._answers.put(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -25,11 +26,17 @@ from ksm_operator.kernel import (
     why_not,
 )
 from ksm_operator.kernel.huge_pages import huge_bytes, judge, lives_in_huge_pages
-from ksm_operator.kernel.samples import Sample, every_for, readable_ranges, take_sample
+from ksm_operator.kernel.samples import (
+    Sample,
+    every_for,
+    readable_ranges,
+    take_sample,
+    zero_content,
+)
 from ksm_operator.kernel.saving import between, saving, steady, without_huge_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Container, Iterable
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.wire import NodePolicy
@@ -42,6 +49,8 @@ MOST_SHARE: Final = 0.5
 """Of one core, however large the policy's limit is: the agent has other work."""
 STEADY_SECONDS: Final = 5.0
 """Between the two readings of one look: what changes meanwhile may never merge."""
+FREQUENT: Final = 8
+"""Times that a content is found by chance to be looked at frame by frame in the second reading."""
 LEAST_SECONDS: Final = 30.0
 CHANGED_SHARE: Final = 0.05
 UNCHANGED_SECONDS: Final = 600.0
@@ -189,12 +198,17 @@ def look(
     Returns:
         The estimate, the private memory of those that would merge, and how many they are.
     """
-    before, every, _ = _read(processes, pause)
+    counted: Counter[int] = Counter()
+    before, every, _ = _read(processes, pause, counted=counted)
+    frequent = Counter(
+        {one: times for one, times in counted.items() if times >= FREQUENT}
+        | {zero_content(page_size()): counted[zero_content(page_size())]}
+    )
     ends = time.monotonic() + STEADY_SECONDS
     while (left := ends - time.monotonic()) > 0:
         pause()
         time.sleep(min(left, 0.1))
-    now, every, sizes = _read(list(before), pause, every)
+    now, every, sizes = _read(list(before), pause, every, frequent=frequent)
     how = policy.enrollment.huge_pages
     huge = {one: size for one, (_, size) in sizes.items() if size and one in now}
     pays: set[Process] = set()
@@ -211,15 +225,30 @@ def look(
     sharing = ksmd.max_page_sharing or max_page_sharing
     zero = use_zero_pages if ksmd.use_zero_pages is None else ksmd.use_zero_pages
     most, least = (
-        saving(samples, every, page_size(), max_page_sharing=sharing, use_zero_pages=zero)
-        for samples in (now.values(), [steady(before[one], now[one]) for one in now])
+        saving(
+            samples,
+            every,
+            page_size(),
+            by_frame=frequent,
+            max_page_sharing=sharing,
+            use_zero_pages=zero,
+        )
+        for samples in (
+            now.values(),
+            [steady(before[one], now[one], frequent) for one in now],
+        )
     )
     read = sum(size for one, (size, _) in sizes.items() if one in now)
     return between(least, most), read, len(now)
 
 
 def _read(
-    processes: Iterable[Process], pause: Duty, every: int = 0
+    processes: Iterable[Process],
+    pause: Duty,
+    every: int = 0,
+    *,
+    frequent: Container[int] = (),
+    counted: Counter[int] | None = None,
 ) -> tuple[dict[Process, Sample], int, dict[Process, tuple[int, int]]]:
     """A sample of each, and how much it holds, in all and in huge pages if it lives in them."""
     ranges = dict(readable_ranges(processes))
@@ -228,7 +257,9 @@ def _read(
     sizes: dict[Process, tuple[int, int]] = {}
     for process, vmas in ranges.items():
         try:
-            samples[process] = take_sample(process, vmas, every, pause=pause)
+            samples[process] = take_sample(
+                process, vmas, every, by_frame=frequent, counted=counted, pause=pause
+            )
         except KernelError:
             continue
         huge = huge_bytes(vmas) if lives_in_huge_pages(vmas) else 0

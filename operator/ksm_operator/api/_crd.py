@@ -76,6 +76,13 @@ def _node_crd() -> dict[str, Any]:
         _column("Reason", _condition("Ready", "reason"), "What the node does."),
         _column("Pods", ".status.pods.merging", "Pods with enrolled processes.", "integer"),
         _column("Saved Bytes", ".status.memory.savedBytes", "Bytes given back.", "integer"),
+        _column(
+            "Estimated Bytes",
+            ".status.memory.estimatedSavedBytes",
+            "Bytes that merging would give back.",
+            "integer",
+            1,
+        ),
         _column("Kernel", ".status.kernel.release", "The kernel's release.", priority=1),
         _column("Agent", ".status.agentVersion", "The agent's version.", priority=1),
         _AGE,

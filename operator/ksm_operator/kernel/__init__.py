@@ -45,8 +45,10 @@ module                 what it answers
 :mod:`.helper`         `Helper().call(process, [Syscall, ...]) -> Visit`: the same in a process of
                        its own; `call_many`
 :mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
-:mod:`.huge_pages`     `Look().worth_of(candidates, others)`: what splitting huge pages gives;
-                       by what :mod:`.contents` reads
+:mod:`.huge_pages`     `Look().worth_of(candidates, others)`: what splitting huge pages gives
+:mod:`.samples`        `take_sample(process, vmas, every) -> Sample`: a part of what a process
+                       holds, chosen by content; by what :mod:`.contents` reads
+:mod:`.saving`         `saving(samples, every, size) -> Estimate`: what merging all gives; pure
 :mod:`.enrol`          `enrol(process, tracer) -> Enrolled | AlreadyMergeable`; or in two steps,
                        for a record between them: `prepare(process, features) -> Intent`,
                        `carry_out(intent, tracer)`, `carry_out_many(intents, helper)`

@@ -23,7 +23,7 @@ from ksm_operator.kernel.procfs import PROC, Process, page_size
 from ksm_operator.kernel.smaps import read_vmas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from pathlib import Path
 
     from ksm_operator.kernel.smaps import Vma
@@ -60,6 +60,8 @@ def take_sample(
     vmas: Iterable[Vma],
     every: int,
     *,
+    by_frame: Container[int] = (),
+    counted: Counter[int] | None = None,
     pause: Callable[[], None] = without_pause,
     proc: Path = PROC,
 ) -> Sample:
@@ -69,6 +71,10 @@ def take_sample(
         process: who.
         vmas: its ranges.
         every: one content of so many is kept.
+        by_frame: contents of which one frame of so many is kept, zeroes aside, of which it always
+            is: with a content that is there a thousand times, all of them would be kept or none.
+        counted: where to count the contents of one frame of so many: who wants to know what is
+            frequent.
         pause: called after each block, of a MiB at most; what it raises ends the reading.
         proc: the proc file system.
 
@@ -85,9 +91,11 @@ def take_sample(
         for index in range(len(data) // size):
             content = zlib.crc32(data[index * size : (index + 1) * size])
             frame = block.entries[index] & FRAME
-            # Mixed, because similar numbers are alike in some bits. Zeroes are chosen by frame:
-            # all or none of them would be in it otherwise.
-            if (content if content != zero else frame) * HASH & mask >= limit:
+            # Mixed, because similar numbers are alike in some bits.
+            if counted is not None and frame * HASH & mask < limit:
+                counted[content] += 1
+            is_by_frame = content == zero or content in by_frame
+            if (frame if is_by_frame else content) * HASH & mask >= limit:
                 continue
             if not frame:
                 raise KernelError(

@@ -11,7 +11,7 @@ from ksm_operator.kernel.samples import Pool, Sample
 from ksm_operator.kernel.shares import Estimate, estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Container
 
 
 def saving(
@@ -19,6 +19,7 @@ def saving(
     every: int,
     size: int,
     *,
+    by_frame: Container[int] = (),
     max_page_sharing: int | None = None,
     use_zero_pages: bool = False,
 ) -> Estimate:
@@ -30,39 +31,48 @@ def saving(
         samples: of everybody who would be merged.
         every: one content of so many is in the samples.
         size: bytes of a page.
+        by_frame: contents of which one frame of so many is, beside zeroes; see `take_sample`.
         max_page_sharing: most mappings of a merged page; None for no limit.
         use_zero_pages: the kernel's own page takes the place of those of zeroes.
     """
     pool = Pool(samples)
+    # The kernel's own page of zeroes is nobody's to give back.
+    pool.whole[pool.zero] -= any(0 in one.counts for one in samples)
     pages = squares = 0.0
     for content, frames in pool.whole.items():
-        if content != pool.zero:
-            given = frames - math.ceil(frames / (max_page_sharing or max(1, frames)))
+        if frames <= 0:
+            continue
+        if content == pool.zero or content in by_frame:
+            # Each came into the sample by itself.
+            kept = max(1 / (max_page_sharing or math.inf), 1 / (frames * every))
+            if content == pool.zero and use_zero_pages:
+                kept = 0.0
+            pages += frames * (1 - kept)
+            squares += frames * (1 - kept) ** 2
+        else:
+            given = frames - math.ceil(frames / (max_page_sharing or frames))
             pages += given
             squares += given * given
-    # They were chosen by frame, and the kernel's own page is nobody's to give back.
-    zeroes = pool.whole[pool.zero] - any(0 in one.counts for one in samples)
-    if use_zero_pages or zeroes <= 0:
-        kept = 0.0
-    elif max_page_sharing is None:
-        kept = 1 / (zeroes * every)
-    else:
-        kept = max(1 / max_page_sharing, 1 / (zeroes * every))
-    pages += max(0, zeroes) * (1 - kept)
-    squares += max(0, zeroes) * (1 - kept) ** 2
     return estimate(pages, squares, every, size)
 
 
-def steady(before: Sample, now: Sample) -> Sample:
+def steady(before: Sample, now: Sample, frequent: Counter[int]) -> Sample:
     """What a process still holds of what it held: ksmd merges no page that keeps changing.
 
     Contents are compared and not places, since the kernel moves pages.
+
+    Args:
+        before: what it held.
+        now: what it holds.
+        frequent: how often contents that are chosen by frame were there in all processes together;
+            what this one has of them is taken away.
     """
     left = Counter(before.contents)
     kept = []
     for row, content in enumerate(now.contents):
-        if left[content] > 0:
-            left[content] -= 1
+        there = frequent if content in frequent else left
+        if there[content] > 0:
+            there[content] -= 1
             kept.append(row)
     return _rows(now, kept)
 

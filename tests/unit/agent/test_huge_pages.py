@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksm_operator.agent.huge_growth import LEAST_SECONDS, MOST_CPU_SHARE, pause_after
+from ksm_operator.agent import huge_growth, huge_pages
 from ksm_operator.agent.huge_pages import (
     FIRST_PAUSE,
     GROWN,
@@ -57,6 +57,12 @@ def test_who_pays_is_not_asked_again_for_growing() -> None:
 @given(cpu=st.floats(0, 1e4))
 def test_looking_for_growth_stays_cheap(cpu: float) -> None:
     """A node with thousands of processes is looked through more rarely."""
-    pause = pause_after(cpu)
-    assert pause >= LEAST_SECONDS
-    assert cpu <= pause * MOST_CPU_SHARE * 1.001
+    pause = huge_growth.pause_after(cpu)
+    assert pause >= huge_growth.LEAST_SECONDS
+    assert cpu <= pause * huge_growth.MOST_CPU_SHARE * 1.001
+
+
+@given(cpu=st.floats(0, 1e4))
+def test_looks_stay_cheap_on_average(cpu: float) -> None:
+    """Where jobs come and go, each with huge pages, there is always somebody who waits."""
+    assert cpu <= huge_pages.pause_after(cpu) * huge_pages.AVERAGE_SHARE * 1.001

@@ -87,9 +87,21 @@ def test_a_sample_stands_for_all(every: int, contents: int) -> None:
 def test_steady_is_what_was_there_before(before: list[int], now: list[int]) -> None:
     """Ksmd merges no page that has changed since it was looked at last."""
     rows = [[(content, index + 1, 1) for index, content in enumerate(one)] for one in (before, now)]
-    kept = steady(sample(1, rows[0]), sample(1, rows[1]))
+    kept = steady(sample(1, rows[0]), sample(1, rows[1]), Counter())
     assert Counter(kept.contents) == Counter(before) & Counter(now)
     assert set(zip(kept.contents, kept.frames, strict=True)) <= {row[:2] for row in rows[1]}
+
+
+def test_frequent_contents_count_frame_by_frame() -> None:
+    """All or none of a thousand equal pages would be in the sample: a quarter of them always is."""
+    rows = [(7, frame, 1) for frame in range(1, 251)]
+    apart, together = (saving([sample(1, rows)], 4, SIZE, by_frame=one) for one in ({7}, ()))
+    assert apart.size == 999 * SIZE
+    assert together.size == 996 * SIZE
+    assert apart.error < together.error / 10
+    there = Counter({7: 100})
+    assert len(steady(sample(1, []), sample(1, rows), there).contents) == 100
+    assert there[7] == 0, "the next process has none left"
 
 
 def test_without_huge_pages_the_rest_is_left() -> None:
