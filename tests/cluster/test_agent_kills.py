@@ -32,7 +32,7 @@ TUNINGS: Final[tuple[dict[str, Any], ...]] = (
     {"tuning": "Auto", "useZeroPages": True, "cpuLimitMilliCPU": 100},
 )
 POD_SECONDS: Final = (2.0, 8.0)
-ORDER_SECONDS: Final = (0.2, 1.2)
+ORDER_SECONDS: Final = (0.2, 2.0)
 PROGRAMS: Final = (
     *("c forks", "c exec", "c signals", "c threads", "c self-pipe", "c timers", "c epoll"),
     *("python threads", "go ticking"),
@@ -252,7 +252,7 @@ def _kill(kills: int, scene: Scene, chance: random.Random, own: set[int]) -> Cou
             scene.life.go_on_for(chance.uniform(0, start))
         else:
             scene.life.go_on_until(lambda: '"started"' in agent.said)
-            scene.life.go_on_for(chance.uniform(0, 1.5 * deeds))
+            scene.life.go_on_for(chance.uniform(0, 0.5 + 2 * deeds))
         if chance.random() < 0.2 and agent.kill_helper():
             how["helper"] += 1
             scene.life.go_on_for(chance.uniform(0, deeds))
