@@ -78,8 +78,8 @@ test-vm: setup ## The vm tier: the kernel tier on other kernels, in QEMU
 	$(RUN) pytest tests/vm $(PYTEST_ARGS)
 
 .PHONY: soak
-soak: setup needs ## Over 10,000 visits to programs that check themselves (root; a quarter of an hour)
-	$(RUN) pytest -m soak -s tests/kernel $(PYTEST_ARGS)
+soak: setup needs ## The long forms: 10,000 visits, 1,000 dead agents, a long outage (root; two hours)
+	$(RUN) pytest -m soak -s tests/kernel tests/cluster $(PYTEST_ARGS)
 
 ##@ Benchmarks
 

@@ -5,14 +5,17 @@ import shutil
 import subprocess
 from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from cluster import diagnosis, operator_release
+from cluster.agent_program import AgentProgram
 from cluster.command import REPOSITORY, Command, Kubectl, make, make_visibly, wait_until
 from cluster.control_plane import ControlPlane
 from cluster.controllers import Nursery
 from cluster.fleet import Fleet
+from cluster.own_node import OwnNode
 from cluster.stage import Stage
 from cluster.traces import traces
 from cluster.world import World
@@ -244,4 +247,25 @@ def world(
 ) -> Iterator[World]:
     """A test's policies on that control plane, with agents that obey, and its controllers."""
     with World(control_plane, nodes_without_machines, nursery) as made:
+        yield made
+
+
+@pytest.fixture
+def own_node(
+    ksm: dict[str, bytes], control_plane: ControlPlane, tmp_path: Path
+) -> Iterator[OwnNode]:
+    """A Node of that control plane whose pods run on this machine, without a kubelet."""
+    with OwnNode(control_plane.api, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def agent_program(
+    control_plane: ControlPlane, own_node: OwnNode, tmp_path: Path
+) -> Iterator[AgentProgram]:
+    """The agent of that Node, not started yet."""
+    with (
+        kernel.settings_put_back(),
+        AgentProgram(control_plane, own_node.name, tmp_path) as made,
+    ):
         yield made

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from cluster.command import REPOSITORY, Kubectl, holds_for, wait_until
 from cluster.operator_release import AGENT_SELECTOR, CONTROLLER_SELECTOR, NAMESPACE
 from cluster.pods import Process, all_merge, assert_unharmed, none_merges, pids_of, processes
@@ -13,6 +15,8 @@ from cluster.stage import Stage
 from support import kernel
 
 OUTAGE_SECONDS = 60
+SOAK_OUTAGE_SECONDS = 30 * 60
+AFTERWARDS_SECONDS = 400
 
 
 def _kill_controller(stage: Stage) -> None:
@@ -127,8 +131,8 @@ def _undisturbed(pods: list[Process]) -> bool:
     return all_merge(pods) and all(one.alive for one in pods)
 
 
-def test_an_api_server_away_for_a_minute_undoes_nothing(stage: Stage) -> None:
-    """Absence is not removal: an agent that hears nothing keeps what it was told last."""
+def _outage(stage: Stage, seconds: float) -> None:
+    """The API server is away for so long, and comes back."""
     namespace = stage.namespace()
     pods = stage.pods(namespace, 2)
     policy = stage.policy()
@@ -136,7 +140,7 @@ def test_an_api_server_away_for_a_minute_undoes_nothing(stage: Stage) -> None:
     wait_until(lambda: kernel.counter("run") == 1, 20, "ksmd runs")
     _local_cluster("stop", "kube-apiserver")
     try:
-        holds_for(lambda: _undisturbed(pods), OUTAGE_SECONDS, "nothing is undone by the outage")
+        holds_for(lambda: _undisturbed(pods), seconds, "nothing is undone by the outage")
         scanned = kernel.counter("pages_scanned")
         wait_until(lambda: kernel.counter("pages_scanned") > scanned, 10, "ksmd still scans")
     finally:
@@ -155,3 +159,15 @@ def test_an_api_server_away_for_a_minute_undoes_nothing(stage: Stage) -> None:
     wait_until(lambda: kernel.counter("run") == 0, 60, "a change made after the outage is obeyed")
     print(f"{time.monotonic() - started:.1f} s after the outage: an edited policy is obeyed")
     assert_unharmed(stage.kubectl, namespace, pods)
+
+
+def test_an_api_server_away_for_a_minute_undoes_nothing(stage: Stage) -> None:
+    """Absence is not removal: an agent that hears nothing keeps what it was told last."""
+    _outage(stage, OUTAGE_SECONDS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(SOAK_OUTAGE_SECONDS + AFTERWARDS_SECONDS, func_only=True)
+def test_an_api_server_away_for_half_an_hour_undoes_nothing(stage: Stage) -> None:
+    """Whatever in an agent has a time limit comes to it: watches, tokens, its own patience."""
+    _outage(stage, SOAK_OUTAGE_SECONDS)

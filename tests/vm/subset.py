@@ -69,6 +69,7 @@ AGENT_BY_PRCTL = (
     "test_agent_enrolment.py::test_a_container_in_which_nobody_may_merge_leaves_no_record",
     "test_agent_enrolment.py::test_a_release_that_is_put_off_half_way_goes_on",
     "test_agent_enrolment.py::test_one_that_locks_its_memory_later_is_let_go",
+    "test_agent_killed.py",
     "test_agent_ranges.py::test_an_agent_that_is_killed_while_it_releases_brings_own_marks_back",
     "test_agent_ranges.py::test_what_a_program_marked_itself_comes_back_after_the_prctl",
 )

@@ -109,6 +109,7 @@ class Agent:
         self._settled = False
         self._settling_until = time.monotonic() + SETTLING_SECONDS
         self._leaving = 0
+        self._asked: set[str] = set()
         self._neighbours = Neighbours(host, self.news) if isinstance(host, Host) else None
         self._beat = time.monotonic()
         self._next_resync = 0.0
@@ -394,8 +395,9 @@ class Agent:
         if spec.desired_state != "Merging":
             return True
         hands.enrolment.huge_pages.obey(policy.enrollment.huge_pages)
-        done = hands.enrol(self._view.to_merge(), self._pod_of)
-        settled = done and self._view.namespaces_listed and self._view.pods_are_listed
+        done = hands.enrol(self._admitted(), self._pod_of)
+        listed = self._view.namespaces_listed and self._view.pods_are_listed
+        settled = done and listed and not self._asked
         if settled and not self._settled:
             self._next_resync = min(self._next_resync, time.monotonic() + 1.0)
         # Containers that come later do not make a node that is ready unready.
@@ -411,20 +413,25 @@ class Agent:
         hands.observation.go_on(self._view.to_merge(), policy)
         return True
 
+    def _admitted(self) -> list[str]:
+        """Containers to enrol now: nobody new while it is not known yet who of the old leaves."""
+        known = self._view.namespaces_listed and not self._asked
+        return [path for path in self._view.to_merge() if known or path in self._state.containers]
+
     def _judge(self, policy: NodePolicy, hands: Obedience) -> None:
         if not self._dirty:
             return
         self._dirty = False
         spec = self._spec
         enrolled = {one.pod_uid for one in self._state.containers.values()}
-        ask = self._view.judge(
+        self._asked = self._view.judge(
             policy,
             self._identity.namespace,
             parse_timestamp(spec.granted_at if spec is not None else None),
             lambda path: self._started_at(path, hands),
             enrolled,
         )
-        for name in ask:
+        for name in self._asked:
             self._watches.lookup.ask(name)
 
     def _started_at(self, path: str, hands: Obedience) -> float | None:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from ksm_operator.agent.descent import is_ours
 from ksm_operator.agent.state import Container, MarksOnRecord, State, StateError, load, save
 from ksm_operator.kernel import Baseline, KsmValues, Marks, Process, Range
+from ksm_operator.kernel.baseline import SavedValue
 from ksm_operator.kernel.ranges import joined
 
+RECORDS = Path(__file__).parent / "records"
 PROCESSES = st.builds(Process, st.integers(1, 2**22), st.integers(0, 2**40))
 RANGES = st.lists(st.tuples(st.integers(0, 2**35), st.integers(1, 2**20)), max_size=4).map(
     lambda many: joined(Range(at << 12, (at + pages) << 12) for at, pages in many)
@@ -48,16 +50,34 @@ def test_round_trip(state: State) -> None:
     assert State.from_dict(json.loads(json.dumps(state.to_dict()))) == state
 
 
-def test_the_version_before_is_read(tmp_path: Path) -> None:
-    """An upgrade finds pods enrolled by the agent before it, which knew no ranges."""
-    path = tmp_path / "state.json"
-    written = State("one", owner="u", containers={"/c": Container("p", "/c", {Process(7, 70)})})
-    text = written.to_dict()
-    text["version"] = 1
-    for container in text["containers"]:
-        del container["marks"]
-    path.write_text(json.dumps(text))
-    assert load(path, "one") == written
+@pytest.mark.parametrize("version", [1, 2])
+def test_records_of_earlier_versions_are_read(version: int, tmp_path: Path) -> None:
+    """An upgrade finds pods enrolled by the agent before it: these files its code has written."""
+    text = (RECORDS / f"version-{version}.json").read_text()
+    data = json.loads(text)
+    read = load(RECORDS / f"version-{version}.json", data["bootID"])
+    one, two, own = (Process(4100 + n, 880010 + n) for n in (1, 2, 3))
+    (container,) = read.containers.values()
+    assert container.pod_uid == "6f1c2a34-9d0e-4b7f-8a55-0c1d2e3f4a5b"
+    assert container.path == f"/kubepods/burstable/pod{container.pod_uid}/{'a1' * 32}"
+    assert (container.enrolled, container.own) == ({one, two}, {own})
+    assert dict(container.marks) == (
+        {}
+        # Version 1 knew no marks: whatever it enrolled was enrolled as a whole.
+        if version == 1
+        else {
+            one: Marks("Prctl", 93000000, (Range(0x7E0000000000, 0x7E0000100000),)),
+            two: Marks("Madvise", 94000000, (Range(0x7F0000000000, 0x7F0000200000),)),
+        }
+    )
+    assert read.owner == "1b7e8d52-3c44-4a0b-9f1e-5d6c7b8a9f00"
+    assert read.baseline.files["pages_to_scan"] == SavedValue(100, 812)
+    assert (read.run_is_ours, read.yielded, read.generation) == (False, set(), 7)
+    assert read.told is not None
+    assert read.told["policy"]["namespaces"] == ["amber"]
+    # What it writes the next agent reads.
+    save(tmp_path / "state.json", read)
+    assert load(tmp_path / "state.json", data["bootID"]) == read
 
 
 def test_a_reboot_clears_it(tmp_path: Path) -> None:
