@@ -116,7 +116,7 @@ class Node:
         """Let it work until something is so."""
 
         def is_so() -> bool:
-            self.hands.enrol([self.path], lambda _: "pod")
+            self.hands.attention.enrol([self.path], lambda _: "pod")
             return bool(done())
 
         wait_until(is_so, what)

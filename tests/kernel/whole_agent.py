@@ -103,7 +103,7 @@ def main(directory: Path, *words: str) -> None:
         vigilance=Asleep() if "asleep" in words else None,
     )
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
-    server = http.serve(0, metrics, agent.silent_for)
+    server = http.serve(0, metrics, agent.silent_for, gate=None)
     print("ready", server.server_address[1], sep="\n")
     agent.run()
     host.tracer.close()

@@ -193,7 +193,7 @@ class Agent:
             self._next_guard,
         )
         if self._hands is not None:
-            deadline = min(deadline, self._hands.next_due())
+            deadline = min(deadline, self._hands.attention.next_due())
         if self._neighbours is not None:
             deadline = min(deadline, self._neighbours.due())
         seconds = min(LONGEST_WAIT, max(0.0, deadline - time.monotonic()))
@@ -230,15 +230,15 @@ class Agent:
             case CgroupAppeared(path) if (placement := container_at(path)) is not None:
                 self._view.containers[path] = placement
                 if self._hands is not None:
-                    self._hands.appeared(path)
+                    self._hands.attention.appeared(path)
             case CgroupVanished(path) if path in self._view.containers:
                 self._view.drop_vanished(path)
                 if self._hands is not None:
-                    self._hands.vanished(path)
+                    self._hands.attention.vanished(path)
                     if path in self._state.containers:
                         self._hands.enrolment.prune()
             case CgroupEntered(path) if self._hands is not None:
-                self._hands.glance(path)
+                self._hands.attention.glance(path)
                 return
             case ForeignSeen() if self._neighbours is not None:
                 self._neighbours.hear(news)
@@ -395,7 +395,7 @@ class Agent:
         if spec.desired_state != "Merging":
             return True
         hands.enrolment.huge_pages.obey(policy.enrollment.huge_pages)
-        done = hands.enrol(self._admitted(), self._pod_of)
+        done = hands.attention.enrol(self._admitted(), self._pod_of)
         listed = self._view.namespaces_listed and self._view.pods_are_listed
         settled = done and listed and not self._asked
         if settled and not self._settled:

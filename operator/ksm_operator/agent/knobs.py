@@ -169,12 +169,31 @@ class Knobs:
         if unsure or name not in before.files or name not in GOVERNED:
             self._save()
         try:
-            self._sysfs.write(name, value)
-        except SysfsBusy:
-            found.pending.append(name)
+            written = self._try(name, value, found)
         except SysfsHeldUp as error:
             log.warning("ksmd is held up", extra={"error": str(error)})
             return self.read()  # the write goes on by itself
+        after = self.read()
+        if written and after.get(name) == value:
+            level = logging.DEBUG if name in GOVERNED else logging.INFO
+            log.log(level, "ksmd value written", extra={"file": name, "value": value})
+            if name == "run" and value == 1:
+                self._runs()
+            return after
+        if written:
+            found.refused.append(f"{name} does not keep {value}")
+        self.state.baseline, self.state.run_is_ours = before, zero_was_ours
+        self._save()
+        return after
+
+    def _try(self, name: str, value: int | str, found: _Found) -> bool:
+        """Write one file; tells whether it was taken, and what stood in the way is in `found`."""
+        try:
+            self._sysfs.write(name, value)
+        except SysfsHeldUp:
+            raise
+        except SysfsBusy:
+            found.pending.append(name)
         except SysfsReadOnly as error:
             found.read_only = str(error)
         except Unsupported:
@@ -182,17 +201,8 @@ class Knobs:
         except SysfsError as error:
             found.refused.append(str(error))
         else:
-            after = self.read()
-            if after.get(name) == value:
-                level = logging.DEBUG if name in GOVERNED else logging.INFO
-                log.log(level, "ksmd value written", extra={"file": name, "value": value})
-                if name == "run" and value == 1:
-                    self._runs()
-                return after
-            found.refused.append(f"{name} does not keep {value}")
-        self.state.baseline, self.state.run_is_ours = before, zero_was_ours
-        self._save()
-        return self.read()
+            return True
+        return False
 
     def _runs(self) -> None:
         """From now on a 0 is an admin's. Not after every stop: a limit may bring many a second."""

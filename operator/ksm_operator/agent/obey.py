@@ -10,13 +10,13 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.affinity import Affinity
+from ksm_operator.agent.attention import SLICE_SECONDS, Attention
 from ksm_operator.agent.debt import Debt, reckon
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.guard import Guard
 from ksm_operator.agent.knobs import Knobs, Troubles
-from ksm_operator.agent.newborn import Newborn
 from ksm_operator.agent.observation import Observation
 from ksm_operator.agent.releasing import pause_before_release
 from ksm_operator.agent.settings import cleanup_values, optional_values
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SLICE_SECONDS: Final = 0.2
-"""Work done in one tick before other things get their turn."""
 RESTORE_PAUSE: Final = 5.0
 """Seconds until values of ksmd that could not be restored are tried again."""
 CLEANUP_SECONDS: Final = 30.0
@@ -63,13 +61,8 @@ HELD_TICK: Final = 1.0
 """Between two looks at ksmd's files while it has to stand still."""
 IDLE_GRACE: Final = 10.0
 """Seconds that ksmd goes on after the last process went, to drop its records of it."""
-ENROL_DELAYS: Final = (0.0, 0.01, 0.03, 0.06, 0.1, 0.3, 0.5, 1.0, 3.0, 5.0)
-"""Seconds between looks at a container that is new to us: its runtime fills it, forks and execs."""
-POSTPONED_DELAY: Final = 10.0
 GUARD_PAUSE: Final = 0.5
 """Seconds until the guard is asked again while a release has its turn."""
-ENTERED_DELAY: Final = 1.0
-"""Seconds until a process that was put into a container is looked at: a probe has ended by then."""
 
 
 class Obedience:
@@ -78,6 +71,7 @@ class Obedience:
     Attributes:
         state: what is remembered.
         enrolment: who is enrolled.
+        attention: when which container is looked at.
         observation: what would be saved, while nothing is merged.
         knobs: ksmd's files.
         manager: who else manages ksmd here and how it is handed over; empty for nobody, None where
@@ -101,6 +95,7 @@ class Obedience:
     ) -> None:
         self.state = state
         self.enrolment = Enrolment(host, state, save, metrics)
+        self.attention = Attention(self.enrolment, stopped)
         self.observation = Observation(host)
         writers = OtherWriters(root / "run" for root in (host.sysfs.root, HOST_KSM_ROOT))
         self.knobs = Knobs(host.sysfs, state, save, writers.wrote)
@@ -115,11 +110,6 @@ class Obedience:
         self._stopped = stopped
         self._edition: tuple[str, int] | None = None
         self._optional_written = False
-        self._attempts: dict[str, tuple[int, float]] = {}
-        self._glances: set[str] = set()
-        self._newborn = Newborn()
-        self._next_look = float("inf")
-        self._unsettled: set[str] = set()
         self._leaving: frozenset[str] = frozenset()
         self._releasing: Generator[float, None, None] | None = None
         self._next_release = 0.0
@@ -163,8 +153,7 @@ class Obedience:
             log.info("node taken", extra={"policy": owner.name, "uid": owner.uid})
         self.manager = ""
         self._cleanup = None
-        # Nothing is looked at while nobody may be enrolled.
-        self._next_look = float("inf")
+        self.attention.pause()
         if not self.state.containers and self.state.owner != owner.uid:
             log.info("owner changed", extra={"policy": owner.name, "uid": owner.uid})
             self.state.owner = owner.uid
@@ -194,79 +183,12 @@ class Obedience:
         values.update(optional_values(ksmd))
         self.troubles = self.knobs.apply(values)
 
-    def enrol(self, wanted: Iterable[str], pod_of: Callable[[str], str]) -> bool:
-        """Attend to containers that are due.
-
-        Args:
-            wanted: cgroup paths of all containers to merge.
-            pod_of: the pod uid of a path.
-
-        Returns:
-            Whether every one of them has been attended to at least once, and no process of them
-            is about to be tried again after a first try that came at a bad moment.
-        """
-        wanted = list(wanted)
-        now = time.monotonic()
-        ends = now + SLICE_SECONDS
-        for path in self._attempts.keys() - set(wanted):
-            del self._attempts[path]
-        for path in wanted:
-            self._attempts.setdefault(path, (0, now))
-        for path in self.enrolment.follow_huge_pages():
-            if path in self._attempts:
-                self._attempts[path] = (self._attempts[path][0], now)
-                self._glances.discard(path)
-        for path in self._newborn.due(now):
-            if path in self._attempts and self.enrolment.has_newcomers(path):
-                self._attempts[path] = (self._attempts[path][0], now)
-        for path, (index, due) in sorted(self._attempts.items(), key=lambda one: one[1][1]):
-            now = time.monotonic()
-            if due > now or now > ends or self._stopped():
-                break
-            glance = path in self._glances
-            self._glances.discard(path)
-            postponed = (
-                not glance or self.enrolment.has_newcomers(path)
-            ) and self.enrolment.attend(path, pod_of(path))
-            looks = index + 1
-            if looks < len(ENROL_DELAYS):
-                pause = ENROL_DELAYS[looks]
-            else:
-                pause = POSTPONED_DELAY if postponed else float("inf")
-            self._attempts[path] = (looks, now + pause)
-            if postponed and looks < len(ENROL_DELAYS):
-                self._unsettled.add(path)
-            else:
-                self._unsettled.discard(path)
-        self._unsettled &= self._attempts.keys()
-        soonest = min((due for _, due in self._attempts.values()), default=float("inf"))
-        self._next_look = min(soonest, self._newborn.next_due())
-        return not self._unsettled and all(index > 0 for index, _ in self._attempts.values())
-
-    def appeared(self, path: str) -> None:
-        """Glance at a container often while its runtime fills it."""
-        self._newborn.add(path, time.monotonic())
-
-    def vanished(self, path: str) -> None:
-        """Glance at a container no more."""
-        self._newborn.drop(path)
-
-    def glance(self, path: str) -> None:
-        """See soon whether a container has a new process (`kubectl exec`)."""
-        looks, due = self._attempts.get(path, (0, 0.0))
-        soon = time.monotonic() + ENTERED_DELAY
-        if due > soon:
-            self._attempts[path] = (looks, soon)
-            self._glances.add(path)
-
     def look_again(self) -> None:
         """Attend to every container once more."""
-        now = time.monotonic()
         if self.state.containers:
             self._exec_trial.go_on()
         self.enrolment.retry_skipped()
-        self._glances.clear()
-        self._attempts = {path: (max(index, 1), now) for path, (index, _) in self._attempts.items()}
+        self.attention.look_again()
 
     def release(self, leaving: Iterable[str], reserve_percent: int) -> bool:
         """Release containers as far as there is room, for as long as a tick may take.
@@ -326,9 +248,7 @@ class Obedience:
         self.manager = ""
         if not self.state.touched:
             return True
-        self._attempts.clear()
-        self._unsettled.clear()
-        self._next_look = float("inf")
+        self.attention.forget()
         if not self.release(list(self.state.containers), reserve_percent):
             return False
         if time.monotonic() < self._next_release or not self._cleaned(foreign):
@@ -451,7 +371,3 @@ class Obedience:
         if self._cleanup is not None:
             return CLEANUP_TICK
         return max(BUSY_WAIT, self._next_release - time.monotonic())
-
-    def next_due(self) -> float:
-        """Return the monotonic time at which some container is to be looked at."""
-        return self._next_look

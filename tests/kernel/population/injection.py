@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel.population.kinds import STOP, Kind
-from ksm_operator.agent.obey import ENROL_DELAYS
+from ksm_operator.agent.attention import ENROL_DELAYS
 from ksm_operator.agent.releasing import MOMENT_PAUSE
 from ksm_operator.kernel import (
     AlreadyMergeable,
