@@ -71,6 +71,19 @@ def ends_well(target: Target) -> bool:
     return target.popen.wait(10) == 0
 
 
+def test_every_visit_is_told_with_its_stop(start: Start, helper: Helper) -> None:
+    """How long targets stood still must be known of every kind of visit, and of those in vain."""
+    told: list[Visit | KernelError] = []
+    helper.on_answer = told.append
+    target = start(code=WAIT)
+    helper.call(target.process, [ASK])
+    answers = helper.call_many([(target.process, [ASK]), (Process(target.pid, 1), [ASK])])
+    assert told[1:] == answers
+    assert [type(one) for one in told] == [Visit, Visit, ProcessGone]
+    assert all(0 < one.stopped_ns < 10**9 for one in told if isinstance(one, Visit))
+    assert ends_well(target)
+
+
 @pytest.mark.usefixtures("prctl")
 def test_it_enrols_and_releases(start: Start, helper: Helper) -> None:
     """It makes the same calls as the tracer in this process does."""
