@@ -81,7 +81,7 @@ def test_a_payer_refills_again_and_again(
     twins.limit(LIMIT)
     cgroups = [cgroup for cgroup, _ in twins.members]
     with no_kill(hierarchy, *cgroups), running(start, tmp_path) as agent:
-        for _ in range(3):
+        for _ in range(2):
             wait_for_ksmd()
             wait_until(lambda: not twins.lack(hierarchy, tracer), "room for all that was merged")
             for target in twins.payer_first():
