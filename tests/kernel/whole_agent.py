@@ -22,6 +22,14 @@ from ksm_operator.agent.wire import Ksmd, NodePolicy, NodeSpec, Owner, to_json_t
 from ksm_operator.kernel import Hierarchy
 
 STATE = "state.json"
+STEADY = Ksmd(
+    tuning="Fixed",
+    cpu_limit_milli_cpu=1000,
+    pages_to_scan=1000,
+    sleep_milliseconds=10,
+    smart_scan=False,
+)
+"""Scans go on for ever, however slow the machine is, and the limit never stops them."""
 
 
 class Asleep(Vigilance):
@@ -67,7 +75,7 @@ def record(
     owner = Owner("web", "a-policy", 1)
     policy = NodePolicy(
         namespaces=("web",),
-        ksmd=Ksmd(cpu_limit_milli_cpu=500),
+        ksmd=STEADY,
         release_reserve_percent=reserve_percent,
     )
     spec = NodeSpec(owner=owner, desired_state=told, policy=policy)

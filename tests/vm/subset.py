@@ -93,12 +93,10 @@ GUARDED = (
     "test_agent_guard.py::test_a_payer_refills_again_and_again",
     "test_agent_guard.py::test_while_it_is_paused_a_payers_container_restarts",
 )
-"""The same by an agent at work, and a node that fills up."""
+"""What keeps a pod alive by itself: an agent at work; and on a node that fills up."""
 
 LIMITS = (
-    "test_guard.py::test_a_payer_refills",
     "test_guard.py::test_without_it_a_refill_kills_the_payer",
-    "test_guard.py::test_a_payers_container_restarts",
     "test_guard.py::test_a_sharer_gives_no_more_than_it_has_room_for",
     "test_guard.py::test_nothing_is_broken_where_there_is_room",
     "test_guard.py::test_what_was_given_back_stays_apart_until_the_release",
