@@ -130,13 +130,17 @@ def untold() -> KsmEnterEvents:
 
 @pytest.mark.parametrize("tells", [True, False])
 def test_who_asks_is_noticed(
+    ksmd: None,
     orphan: Callable[[str], int],
     prctl: KernelFeatures,
     request: pytest.FixtureRequest,
     *,
     tells: bool,
 ) -> None:
-    """Whoever comes into the pool is seen, whether or not the kernel has a way to tell."""
+    """Whoever comes into the pool is seen, whether or not the kernel has a way to tell.
+
+    Before 6.14 a process that the kernel does not tell of shows once ksmd has scanned it.
+    """
     if tells:
         request.getfixturevalue("told")
     instance = f"ksm-test-{secrets.token_hex(4)}"
