@@ -84,6 +84,13 @@ MADVISE_AND_PRCTL = (
 )
 """How the two ways get on with each other, and the part of ranges that cgroups have a say in."""
 
+FOREIGN = (
+    "test_agent_isolation.py::test_who_asks_is_noticed",
+    "test_agent_isolation.py::test_what_a_killed_agent_left_is_taken_over",
+    "test_writers.py",
+)
+"""Others who merge, or write to ksmd's files: where the kernel does not say who is mergeable."""
+
 PAYERS = ("test_agent_phantom.py", "test_payers.py")
 """Who pays: where the kernel's own mark of merged pages cannot be believed."""
 
@@ -215,7 +222,7 @@ SUBSETS: dict[str, tuple[str, ...]] = {
     ),
     "6.12": (
         *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *ENROLLED_AND_RELEASED),
-        *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES),
+        *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES, *FOREIGN),
         "test_duplicates.py",
     ),
     "aarch64-7": ("test_frozen.py", *REMOTE, *KILLED_ON_7),
