@@ -133,6 +133,7 @@ class Knobs:
             if value is not None:
                 self.state.baseline = self.state.baseline.record(name, now, value)
         self.state.yielded.clear()
+        self._started = False
         self._save()
 
     def apply(self, values: Mapping[str, int | str]) -> Troubles:
@@ -220,6 +221,7 @@ class Knobs:
         Raises:
             SysfsError: a value cannot be written now.
         """
+        self._started = False
         plan = restore_plan(self.state.baseline, self.read())
         if ("run", 0) in plan.writes and not self.state.run_is_ours:
             self.state.run_is_ours = True

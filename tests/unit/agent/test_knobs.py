@@ -13,7 +13,7 @@ from ksm_operator.agent.knobs import Knobs
 from ksm_operator.agent.settings import optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd
-from ksm_operator.kernel import KsmSysfs, KsmValues, PatientSysfs
+from ksm_operator.kernel import Baseline, KsmSysfs, KsmValues, PatientSysfs
 
 FOUND = {"run": 0, "pages_to_scan": 100, "sleep_millisecs": 20, "smart_scan": 1, "full_scans": 7}
 
@@ -127,6 +127,24 @@ def test_an_admins_zero_is_told_from_that_of_the_agent_before(root: Path) -> Non
     third = knobs(root, State.from_dict(second.state.to_dict()))
     third.adopt()
     assert third.state.yielded == {"run"}
+
+
+@pytest.mark.parametrize("again", ["after a pause", "after a release"])
+def test_an_admins_zero_is_told_from_an_earlier_stop(root: Path, again: str) -> None:
+    """A policy that goes on, or comes back: the 0 of then says nothing of the one now."""
+    first = knobs(root)
+    first.apply({"run": 1})
+    if again == "after a pause":
+        first.apply({"run": 0})
+        first.reclaim()
+    else:
+        first.restore()
+        first.state.baseline, first.state.run_is_ours = Baseline(), False
+    first.apply({"run": 1})
+    (root / "run").write_text("0\n")
+    second = knobs(root, State.from_dict(first.state.to_dict()))
+    second.adopt()
+    assert second.state.yielded == {"run"}
 
 
 class Killed(BaseException):
