@@ -118,6 +118,8 @@ class Obedience:
         Returns:
             Whether the node is ours to change; `external` and `troubles` say why not.
         """
+        # Until `enrol` comes to it nothing is looked at: nobody may be enrolled before.
+        self._next_look = float("inf")
         if not self.state.touched:
             self.external = self.knobs.read().run == 1
             if self.external:
@@ -128,8 +130,6 @@ class Obedience:
             log.info("node taken", extra={"policy": owner.name, "uid": owner.uid})
         self.external = False
         self._cleanup = None
-        # Nothing is looked at while nobody may be enrolled.
-        self._next_look = float("inf")
         if not self.state.containers and self.state.owner != owner.uid:
             log.info("owner changed", extra={"policy": owner.name, "uid": owner.uid})
             self.state.owner = owner.uid
