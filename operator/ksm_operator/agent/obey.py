@@ -143,6 +143,8 @@ class Obedience:
         Returns:
             Whether the node is ours to change; `manager` and `troubles` say why not.
         """
+        # Until `enrol` comes to it nothing is looked at: nobody may be enrolled before.
+        self.attention.pause()
         if not self.state.touched:
             self.manager = manager(self.knobs.read().run or 0)
             if self.manager != "":
@@ -153,7 +155,6 @@ class Obedience:
             log.info("node taken", extra={"policy": owner.name, "uid": owner.uid})
         self.manager = ""
         self._cleanup = None
-        self.attention.pause()
         if not self.state.containers and self.state.owner != owner.uid:
             log.info("owner changed", extra={"policy": owner.name, "uid": owner.uid})
             self.state.owner = owner.uid

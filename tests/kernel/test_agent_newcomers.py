@@ -1,0 +1,84 @@
+"""Who comes into a container after it was looked at, with real processes and real calls."""
+
+import pytest
+
+from kernel.agents import WAIT
+from kernel.conftest import Cgroup, Start, wait_until
+from ksm_operator.agent.host import Host, boot_time
+from ksm_operator.agent.metrics import Metrics
+from ksm_operator.agent.obey import Obedience
+from ksm_operator.agent.state import State
+from ksm_operator.agent.wire import Ksmd, Owner
+from ksm_operator.kernel import Hierarchy, KernelFeatures, KsmSysfs, Tracer
+from support import kernel
+
+
+@pytest.fixture
+def hands(hierarchy: Hierarchy, prctl: KernelFeatures, tracer: Tracer) -> Obedience:
+    """An agent's, that remembers nothing on disk."""
+    host = Host(
+        sysfs=KsmSysfs(),
+        hierarchy=hierarchy,
+        features=prctl,
+        tracer=tracer,  # type: ignore[arg-type]
+        boot_time=boot_time(),
+        ksmd=None,
+    )
+    return Obedience(host, State("boot"), lambda: None, Metrics("test"), lambda: False)
+
+
+def test_a_new_container_is_glanced_at_between_its_looks(
+    hands: Obedience, hierarchy: Hierarchy, cgroup: Cgroup, start: Start
+) -> None:
+    """A runtime's next process may come right after a look, and be the program before the next."""
+    first, second = start(code=WAIT), start(code=WAIT)
+    cgroup.add(first.pid)
+    path = hierarchy.name(cgroup.directory)
+    hands.appeared(path)
+    hands.enrol([path], lambda _: "pod")
+    assert kernel.merge_any(first.pid)
+    hands._attempts[path] = (1, float("inf"))  # no look is planned any more
+
+    cgroup.add(second.pid)
+
+    def enrolled() -> bool:
+        hands.enrol([path], lambda _: "pod")
+        return bool(kernel.merge_any(second.pid))
+
+    wait_until(enrolled, "the second process is enrolled")
+
+
+def test_nothing_is_due_while_nobody_may_be_enrolled(
+    hands: Obedience, hierarchy: Hierarchy, cgroup: Cgroup, start: Start
+) -> None:
+    """A node that waits for hours must not spend them on looks that lead to nothing."""
+    cgroup.add(start(code=WAIT).pid)
+    path = hierarchy.name(cgroup.directory)
+    hands.appeared(path)
+    hands.enrol([path], lambda _: "pod")
+    assert hands.next_due() < float("inf")
+
+    hands.state.owner = "former"
+    assert not hands.accept(Owner(name="policy", uid="uid", generation=1), Ksmd())
+
+    assert hands.next_due() == float("inf")
+
+
+def test_who_has_ended_is_forgotten_beside_those_that_live(
+    hands: Obedience, hierarchy: Hierarchy, cgroup: Cgroup, start: Start
+) -> None:
+    """A record of the dead fences the node, and one of the living is all that releases them."""
+    quick, slow, alone = (start(code=WAIT) for _ in range(3))
+    both, other = cgroup.child("both"), cgroup.child("other")
+    for target, place in ((quick, both), (slow, both), (alone, other)):
+        place.add(target.pid)
+    paths = [hierarchy.name(one.directory) for one in (both, other)]
+    hands.enrol(paths, lambda _: "pod")
+    for target in (quick, alone):
+        target.kill()
+
+    hands.enrolment.prune()
+
+    assert {path: one.enrolled for path, one in hands.state.containers.items()} == {
+        paths[0]: {slow.process}
+    }
