@@ -34,15 +34,15 @@ def test_a_new_container_is_glanced_at_between_its_looks(
     first, second = start(code=WAIT), start(code=WAIT)
     cgroup.add(first.pid)
     path = hierarchy.name(cgroup.directory)
-    hands.appeared(path)
-    hands.enrol([path], lambda _: "pod")
+    hands.attention.appeared(path)
+    hands.attention.enrol([path], lambda _: "pod")
     assert kernel.merge_any(first.pid)
-    hands._attempts[path] = (1, float("inf"))  # no look is planned any more
+    hands.attention._attempts[path] = (1, float("inf"))  # no look is planned any more
 
     cgroup.add(second.pid)
 
     def enrolled() -> bool:
-        hands.enrol([path], lambda _: "pod")
+        hands.attention.enrol([path], lambda _: "pod")
         return bool(kernel.merge_any(second.pid))
 
     wait_until(enrolled, "the second process is enrolled")
@@ -54,14 +54,14 @@ def test_nothing_is_due_while_nobody_may_be_enrolled(
     """A node that waits for hours must not spend them on looks that lead to nothing."""
     cgroup.add(start(code=WAIT).pid)
     path = hierarchy.name(cgroup.directory)
-    hands.appeared(path)
-    hands.enrol([path], lambda _: "pod")
-    assert hands.next_due() < float("inf")
+    hands.attention.appeared(path)
+    hands.attention.enrol([path], lambda _: "pod")
+    assert hands.attention.next_due() < float("inf")
 
     hands.state.owner = "former"
-    assert not hands.accept(Owner(name="policy", uid="uid", generation=1), Ksmd())
+    assert not hands.accept(Owner(name="policy", uid="uid", generation=1), Ksmd(), lambda _: "")
 
-    assert hands.next_due() == float("inf")
+    assert hands.attention.next_due() == float("inf")
 
 
 def test_who_has_ended_is_forgotten_beside_those_that_live(
@@ -73,7 +73,7 @@ def test_who_has_ended_is_forgotten_beside_those_that_live(
     for target, place in ((quick, both), (slow, both), (alone, other)):
         place.add(target.pid)
     paths = [hierarchy.name(one.directory) for one in (both, other)]
-    hands.enrol(paths, lambda _: "pod")
+    hands.attention.enrol(paths, lambda _: "pod")
     for target in (quick, alone):
         target.kill()
 
