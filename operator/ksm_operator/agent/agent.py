@@ -7,8 +7,6 @@ import queue
 import time
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from ksm_operator.agent.cgroups import CgroupListener, container_at, containers
 from ksm_operator.agent.execs import listen_for_execs
 from ksm_operator.agent.host import Host, Obstacle
@@ -30,15 +28,13 @@ from ksm_operator.agent.obey import Obedience
 from ksm_operator.agent.reporter import Progress, Reporter
 from ksm_operator.agent.state import State, save
 from ksm_operator.agent.status import parse_timestamp
+from ksm_operator.agent.told import Told
 from ksm_operator.agent.view import View
 from ksm_operator.agent.watches import Watches
 from ksm_operator.agent.wire import (
     Node,
     NodePolicy,
-    NodeSpec,
     ObjectMeta,
-    to_json_types,
-    unknown_terms,
 )
 from ksm_operator.agent.writer import StatusWriter
 from ksm_operator.kernel import KernelError
@@ -102,9 +98,7 @@ class Agent:
         )
         self._writer = StatusWriter(client, identity.node, metrics)
         self._watches = Watches(client, identity.node, self.news)
-        self._spec: NodeSpec | None = None
-        self._uid = ""
-        self._unknown: list[str] = []
+        self._told = Told(state)
         self._dirty = True
         self._settled = False
         self._settling_until = time.monotonic() + SETTLING_SECONDS
@@ -158,17 +152,11 @@ class Agent:
 
     def _resume(self) -> None:
         """Go on where an earlier agent stopped, API server or not."""
-        if self._state.told is not None:
-            try:
-                self._spec = msgspec.convert(self._state.told, NodeSpec)
-            except msgspec.ValidationError as error:
-                log.warning(
-                    "not understood: what the last agent was told", extra={"error": str(error)}
-                )
-            self._watch_namespaces()
+        self._told.resume()
+        self._watch_namespaces()
         if self._hands is None or not self._state.touched:
             return
-        self._hands.resume(self._spec.owner if self._spec is not None else None)
+        self._hands.resume(self._told.spec.owner if self._told.spec is not None else None)
         log.info(
             "resumed",
             extra={
@@ -223,9 +211,9 @@ class Agent:
                     self._view.namespaces_arrived(objects)
             case Changed() | Deleted():
                 self._hear_change(news)
-            case LookedUp() if self._spec is not None and self._spec.policy is not None:
+            case LookedUp() if (policy := self._told.policy) is not None:
                 self._view.namespace_looked_up(
-                    news.name, news.labels, self._spec.policy, self._identity.namespace
+                    news.name, news.labels, policy, self._identity.namespace
                 )
             case CgroupAppeared(path) if (placement := container_at(path)) is not None:
                 self._view.containers[path] = placement
@@ -263,32 +251,13 @@ class Agent:
     def _hear_node(self, node: Node | ObjectMeta) -> None:
         if not isinstance(node, Node) or node.metadata.name != self._identity.node:
             return
-        if node.metadata.uid != self._uid:
-            self._uid = node.metadata.uid
+        if self._told.is_another(node):
             self._writer.forget()
             if node.status is not None and not self._reporter.conditions:
                 self._reporter.conditions = node.status.conditions
-        unknown = unknown_terms(node.spec)
-        if unknown != self._unknown:
-            self._unknown = unknown
-            if unknown:
-                log.warning("spec not understood; changing nothing", extra={"unknown": unknown})
-        if unknown:
+        if not self._told.hear(node):
             return
-        self._state.generation = node.metadata.generation
-        if node.spec == self._spec:
-            return
-        log.info(
-            "told",
-            extra={
-                "desiredState": node.spec.desired_state,
-                "policy": node.spec.owner.name if node.spec.owner else None,
-                "generation": node.metadata.generation,
-            },
-        )
-        self._spec = node.spec
         self._settling_until = time.monotonic() + SETTLING_SECONDS
-        self._state.told = to_json_types(node.spec)
         self._settled = False
         self._next_govern = 0.0
         self._watch_namespaces()
@@ -297,7 +266,7 @@ class Agent:
             self._save()
 
     def _watch_namespaces(self) -> None:
-        if self._watches.select_namespaces(self._spec.policy if self._spec is not None else None):
+        if self._watches.select_namespaces(self._told.policy):
             self._view.namespaces_reset()
 
     def _act(self) -> None:
@@ -318,11 +287,11 @@ class Agent:
 
     def _govern(self) -> None:
         if self._hands is not None and time.monotonic() >= self._next_govern:
-            self._next_govern = time.monotonic() + self._hands.govern(self._spec)
+            self._next_govern = time.monotonic() + self._hands.govern(self._told.spec)
 
     def _guard(self) -> None:
         if self._hands is not None and time.monotonic() >= self._next_guard:
-            self._next_guard = time.monotonic() + self._hands.watch_over(self._spec)
+            self._next_guard = time.monotonic() + self._hands.watch_over(self._told.spec)
 
     def _speak(self) -> None:
         """Report if that is due."""
@@ -343,8 +312,8 @@ class Agent:
         self._view.containers = containers(host.hierarchy)
         hands.enrolment.prune()
         hands.look_again()
-        if hands.troubles.pending and self._spec is not None and self._spec.policy is not None:
-            hands.apply_optional(self._spec.policy.ksmd)
+        if hands.troubles.pending and self._told.policy is not None:
+            hands.apply_optional(self._told.policy.ksmd)
         self._dirty = True
 
     def _look_around(self, hands: Obedience) -> None:
@@ -356,14 +325,14 @@ class Agent:
         domain = set(self._state.containers) | set(self._view.to_merge())
         if self._neighbours.follow(domain, set(self._view.containers), self._view.pods):
             self._happened = True
-        policy = self._spec.policy if self._spec is not None else None
+        policy = self._told.policy
         wanted = policy.isolation.on_foreign_merging if policy is not None else "Pause"
         if hands.hold(self._neighbours.forbid_scanning(wanted)):
             self._next_govern = 0.0
 
     def _obey(self, hands: Obedience) -> bool:  # noqa: PLR0911 - each step may end it
         """Bring the machine one step nearer; True when there is nothing left to do."""
-        spec = self._spec
+        spec = self._told.spec
         if spec is None or self._neighbours is None:
             return True
         policy = spec.policy
@@ -422,7 +391,7 @@ class Agent:
         if not self._dirty:
             return
         self._dirty = False
-        spec = self._spec
+        spec = self._told.spec
         enrolled = {one.pod_uid for one in self._state.containers.values()}
         self._asked = self._view.judge(
             policy,
@@ -442,18 +411,18 @@ class Agent:
         return self._view.containers[path].pod_uid
 
     def _report(self) -> None:
-        if self._spec is None and not self._unknown:
+        if self._told.spec is None and not self._told.unknown:
             return
         settling = (
             self._hands is not None
             and not self._settled
             and not self._hands.manager
-            and self._spec is not None
-            and self._spec.desired_state == "Merging"
+            and self._told.spec is not None
+            and self._told.spec.desired_state == "Merging"
             and time.monotonic() < self._settling_until
         )
         if not settling:
             progress = Progress(
-                self._spec, self._unknown, self._settled, self._leaving, self._neighbours
+                self._told.spec, self._told.unknown, self._settled, self._leaving, self._neighbours
             )
             self._writer.offer(self._reporter.status(progress))
