@@ -85,7 +85,7 @@ class Deaths:
         """Seconds until another helper may be started."""
         if not self.are_many(now):
             return 0.0
-        return max(0.0, self._latest[-1] + FAILING_PAUSE_SECONDS - now)
+        return max(0.0, FAILING_PAUSE_SECONDS - (now - self._latest[-1]))
 
 
 class _Running:
