@@ -189,6 +189,8 @@ class Obedience:
         if self.state.containers:
             self._exec_trial.go_on()
         self.enrolment.retry_skipped()
+        if self._governor.scanning is not None:
+            self.enrolment.withdrawal.measure(self.knobs.read())
         self.attention.look_again()
 
     def release(self, leaving: Iterable[str], reserve_percent: int) -> bool:
