@@ -142,9 +142,11 @@ class Enrolment:
         fresh = container is None
         if container is None:
             container = self.state.containers[path] = Container(pod_uid, path)
+        # The youngest first: of a runtime's processes it is the one that becomes the program, and
+        # the others end in a moment.
         intents = [
             intent
-            for one in (*new, *grown)
+            for one in (*reversed(new), *grown)
             if (intent := self._prepare(one, container, seen, fresh=fresh)) is not None
         ]
         # On record before the first of them is done.
