@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent.admission import NO_HEADROOM, may_join
 from ksm_operator.agent.cgroups import living_in, processes_in
 from ksm_operator.agent.huge_pages import HugePages
-from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
 from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
 from ksm_operator.agent.releasing import FAILED, Releasing
 from ksm_operator.agent.seen import Seen
 from ksm_operator.agent.state import Container
+from ksm_operator.agent.verification import Verification, look_at
 from ksm_operator.agent.withdrawal import Withdrawal
 from ksm_operator.kernel import (
     Advised,
@@ -29,15 +29,9 @@ from ksm_operator.kernel import (
     SkipReason,
     carry_out_many,
     is_alive,
-    merges_everything,
-    needs_repair,
-    read_ksm_stat,
-    read_program,
     read_status,
-    repair_after_exec,
 )
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
-from ksm_operator.kernel.exclusions import never, status_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -84,6 +78,7 @@ class Enrolment:
         self._metrics = metrics
         self._releasing = Releasing(host, state, save, metrics)
         self.withdrawal = Withdrawal(host, state, save, self._releasing)
+        self._verification = Verification(host, save, self._releasing, self.huge_pages)
 
     @property
     def left(self) -> dict[Process, Left]:
@@ -133,7 +128,7 @@ class Enrolment:
         if container is not None:
             adopt_all((one for one in now if one not in seen.skipped), container)
             _forget_dead(container, ended, now)
-            grown = self._verify(container, seen)
+            grown = self._verification.verify(container, seen)
         known = container.enrolled | container.own if container else set()
         new = [one for one in now if one not in known and one not in seen.skipped]
         nothing = not new and not grown
@@ -211,7 +206,7 @@ class Enrolment:
         """Find out what is to be done with a process, and note why nothing is."""
         on_record = process in container.enrolled
         try:
-            look = _look_at(process, read_status(process.pid))
+            look = look_at(process, read_status(process.pid))
             prepared = self.huge_pages.prepare(
                 process,
                 self._host.features,
@@ -285,65 +280,6 @@ class Enrolment:
         if isinstance(result, Advised):
             container.put(process, result.marks)
         return True
-
-    def _verify(self, container: Container, seen: Seen) -> list[Process]:
-        """Find those whose enrolment did not last (an exec on some kernels) or must not.
-
-        Returns:
-            Those of which more is to be marked, since they have grown.
-        """
-        grown = []
-        for process in list(container.enrolled):
-            try:
-                status = read_status(process.pid)
-                look = _look_at(process, status)
-                reason = _excluded(
-                    process, status, seen.looks.get(process), look
-                ) or self.huge_pages.why_no_longer(process, look.anonymous_bytes)
-                if reason is not None:
-                    if self._releasing.release_now(process, container):
-                        container.drop(process)
-                        seen.skip(process, str(reason))
-                        self._save()
-                elif container.is_by_ranges(process):
-                    if self._has_grown(process, container, look, seen.looks.get(process)):
-                        grown.append(process)
-                elif not self._lasts(process, look, seen):
-                    self._bring_back(process, container)
-            except KernelError:
-                continue
-        return grown
-
-    def _has_grown(
-        self, process: Process, container: Container, now: Look, before: Look | None
-    ) -> bool:
-        """Whether one that is enrolled by ranges may have more to mark."""
-        marks = container.marks[process]
-        if marks.program != now.program or marks.intended:
-            # It has become another program; or an agent was killed before it was done.
-            return keep_what_holds(process, container)
-        return is_due(before, now, follows_growth=True)
-
-    def _lasts(self, process: Process, now: Look, seen: Seen) -> bool:
-        """Whether merging is still on for the whole process, and ksmd knows of it."""
-        before = seen.looks.get(process)
-        stat = read_ksm_stat(process)
-        is_on = stat.merge_any
-        due = is_due(before, now, follows_growth=False)
-        if is_on is None:  # reading all ranges costs more
-            is_on = merges_everything(process) if due else True
-        if not is_on:
-            return False
-        if due:
-            if needs_repair(self._host.features, stat):
-                repair_after_exec(process, self._host.tracer)
-            seen.looks[process] = now
-        return True
-
-    def _bring_back(self, process: Process, container: Container) -> None:
-        """Take one off the record for which merging is off again; its own marks come back."""
-        if process not in container.marks or self._releasing.release_now(process, container):
-            container.drop(process)
 
     def prune(self) -> None:
         """Forget containers in which nobody lives any more, and what was seen in lost ones."""
@@ -421,23 +357,6 @@ def _forget_dead(
     container.own = {one for one in container.own if one in alive or is_alive(one)}
     for process in ended:
         container.marks.pop(process, None)
-
-
-def _look_at(process: Process, status: dict[str, str]) -> Look:
-    return Look(read_program(process), anonymous_bytes(status), time.monotonic())
-
-
-def _excluded(
-    process: Process, status: dict[str, str], before: Look | None, now: Look
-) -> SkipReason | None:
-    """Why one that is enrolled must not be any longer.
-
-    It may have been enrolled while it was still the runtime's init; it may have inherited merging
-    and become a program that nobody has judged; and any program may lock its memory later.
-    """
-    if before is None or before.program != now.program:
-        return never(process)
-    return status_reason(status.get("Name", ""), status)
 
 
 def _nobody_was_asked(container: Container, seen: Seen, new: Iterable[Process]) -> bool:

@@ -1,0 +1,132 @@
+"""Whether those that are enrolled still merge, and still may."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
+from ksm_operator.agent.record import keep_what_holds
+from ksm_operator.kernel import (
+    KernelError,
+    SkipReason,
+    merges_everything,
+    needs_repair,
+    read_ksm_stat,
+    read_program,
+    read_status,
+    repair_after_exec,
+)
+from ksm_operator.kernel.exclusions import never, status_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ksm_operator.agent.host import Host
+    from ksm_operator.agent.huge_pages import HugePages
+    from ksm_operator.agent.releasing import Releasing
+    from ksm_operator.agent.seen import Seen
+    from ksm_operator.agent.state import Container
+    from ksm_operator.kernel import Process
+
+
+class Verification:
+    """Looks at who is enrolled again, as often as it may have changed."""
+
+    def __init__(
+        self, host: Host, save: Callable[[], None], releasing: Releasing, huge_pages: HugePages
+    ) -> None:
+        """Be ready.
+
+        Args:
+            host: the machine.
+            save: keeps the record on disk.
+            releasing: lets those go that must not merge any longer.
+            huge_pages: decides on who lives in huge pages.
+        """
+        self._host = host
+        self._save = save
+        self._releasing = releasing
+        self._huge_pages = huge_pages
+
+    def verify(self, container: Container, seen: Seen) -> list[Process]:
+        """Find those whose enrolment did not last (an exec on some kernels) or must not.
+
+        Returns:
+            Those of which more is to be marked, since they have grown.
+        """
+        grown = []
+        for process in list(container.enrolled):
+            try:
+                status = read_status(process.pid)
+                look = look_at(process, status)
+                reason = _excluded(
+                    process, status, seen.looks.get(process), look
+                ) or self._huge_pages.why_no_longer(process, look.anonymous_bytes)
+                if reason is not None:
+                    if self._releasing.release_now(process, container):
+                        container.drop(process)
+                        seen.skip(process, str(reason))
+                        self._save()
+                elif container.is_by_ranges(process):
+                    if self._has_grown(process, container, look, seen.looks.get(process)):
+                        grown.append(process)
+                elif not self._lasts(process, look, seen):
+                    self._bring_back(process, container)
+            except KernelError:
+                continue
+        return grown
+
+    def _has_grown(
+        self, process: Process, container: Container, now: Look, before: Look | None
+    ) -> bool:
+        """Whether one that is enrolled by ranges may have more to mark."""
+        marks = container.marks[process]
+        if marks.program != now.program or marks.intended:
+            # It has become another program; or an agent was killed before it was done.
+            return keep_what_holds(process, container)
+        return is_due(before, now, follows_growth=True)
+
+    def _lasts(self, process: Process, now: Look, seen: Seen) -> bool:
+        """Whether merging is still on for the whole process, and ksmd knows of it."""
+        before = seen.looks.get(process)
+        stat = read_ksm_stat(process)
+        is_on = stat.merge_any
+        due = is_due(before, now, follows_growth=False)
+        if is_on is None:  # reading all ranges costs more
+            is_on = merges_everything(process) if due else True
+        if not is_on:
+            return False
+        if due:
+            if needs_repair(self._host.features, stat):
+                repair_after_exec(process, self._host.tracer)
+            seen.looks[process] = now
+        return True
+
+    def _bring_back(self, process: Process, container: Container) -> None:
+        """Take one off the record for which merging is off again; its own marks come back."""
+        if process not in container.marks or self._releasing.release_now(process, container):
+            container.drop(process)
+
+
+def look_at(process: Process, status: dict[str, str]) -> Look:
+    """Return what a process is like now.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to look.
+    """
+    return Look(read_program(process), anonymous_bytes(status), time.monotonic())
+
+
+def _excluded(
+    process: Process, status: dict[str, str], before: Look | None, now: Look
+) -> SkipReason | None:
+    """Why one that is enrolled must not be any longer.
+
+    It may have been enrolled while it was still the runtime's init; it may have inherited merging
+    and become a program that nobody has judged; and any program may lock its memory later.
+    """
+    if before is None or before.program != now.program:
+        return never(process)
+    return status_reason(status.get("Name", ""), status)
