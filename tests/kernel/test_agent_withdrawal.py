@@ -52,7 +52,7 @@ def test_who_shares_nothing_is_withdrawn_and_tried_again(
     withdrawal, sysfs = hands.enrolment.withdrawal, KsmSysfs()
 
     def attended() -> None:
-        hands.enrol(paths, lambda _: "pod")
+        hands.attention.enrol(paths, lambda _: "pod")
         if withdrawal.measure(sysfs.read()):
             hands.look_again()
         time.sleep(0.1)
