@@ -17,6 +17,8 @@ SLICE_SECONDS: Final = 0.2
 ENROL_DELAYS: Final = (0.0, 0.01, 0.03, 0.06, 0.1, 0.3, 0.5, 1.0, 3.0, 5.0)
 """Seconds between looks at a container that is new to us: its runtime fills it, forks and execs."""
 POSTPONED_DELAY: Final = 10.0
+ROUNDS: Final = 5
+"""Looks in which every process of a node is verified once: each is a fifth of the node's work."""
 ENTERED_DELAY: Final = 1.0
 """Seconds until a process that was put into a container is looked at: a probe has ended by then."""
 
@@ -36,6 +38,7 @@ class Attention:
         self._attempts: dict[str, tuple[int, float]] = {}
         self._glances: set[str] = set()
         self._newborn = Newborn()
+        self._round = 0
         self._next_look = float("inf")
         self._unsettled: set[str] = set()
 
@@ -107,10 +110,17 @@ class Attention:
             self._attempts[path] = (looks, soon)
             self._glances.add(path)
 
-    def look_again(self) -> None:
-        """Attend to every container once more."""
+    def look_again(self, *, lasts: bool) -> None:
+        """Attend to containers once more: to each that has somebody new, and to a part of the rest.
+
+        Args:
+            lasts: what was done is undone by no exec, nor by growth. Else the part is all.
+        """
         now = time.monotonic()
-        self._glances.clear()
+        self._round = (self._round + 1) % ROUNDS
+        self._glances = {
+            path for path in self._attempts if lasts and hash(path) % ROUNDS != self._round
+        }
         self._attempts = {path: (max(index, 1), now) for path, (index, _) in self._attempts.items()}
 
     def pause(self) -> None:

@@ -185,13 +185,16 @@ class Obedience:
         self.troubles = self.knobs.apply(values)
 
     def look_again(self) -> None:
-        """Attend to every container once more."""
+        """Attend to containers once more; see `Attention.look_again`."""
         if self.state.containers:
             self._exec_trial.go_on()
         self.enrolment.retry_skipped()
         if self._governor.scanning is not None:
             self.enrolment.withdrawal.measure(self.knobs.read())
-        self.attention.look_again()
+        features = self._host.features
+        self.attention.look_again(
+            lasts=features.method == "Prctl" and features.exec_inherits is True
+        )
 
     def release(self, leaving: Iterable[str], reserve_percent: int) -> bool:
         """Release containers as far as there is room, for as long as a tick may take.
