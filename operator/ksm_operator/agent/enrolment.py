@@ -14,6 +14,7 @@ from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
 from ksm_operator.agent.releasing import FAILED, Releasing
 from ksm_operator.agent.seen import Seen
 from ksm_operator.agent.state import Container
+from ksm_operator.agent.withdrawal import Withdrawal
 from ksm_operator.kernel import (
     Advised,
     AlreadyMergeable,
@@ -66,6 +67,7 @@ class Enrolment:
         seen: what is known of containers beyond the state, by cgroup path.
         begun: how many containers were enrolled so far.
         huge_pages: decides on who lives in huge pages.
+        withdrawal: lets containers go for which merging does not pay.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Enrolment:
         self._save = save
         self._metrics = metrics
         self._releasing = Releasing(host, state, save, metrics)
+        self.withdrawal = Withdrawal(host, state, save, self._releasing)
 
     @property
     def left(self) -> dict[Process, Left]:
@@ -122,6 +125,8 @@ class Enrolment:
         now = self.processes(path)
         seen = self.seen.setdefault(path, Seen())
         seen.forget_but(now)
+        if self.withdrawal.keeps_out(path):
+            return not self.withdrawal.let_go(path, now, seen)
         grown: list[Process] = []
         if container is not None:
             adopt_all((one for one in now if one not in seen.skipped), container)

@@ -215,6 +215,8 @@ class Obedience:
             self._exec_trial.go_on()
         self.enrolment.retry_skipped()
         self._glances.clear()
+        if self._governor.scanning is not None:
+            self.enrolment.withdrawal.measure(self.knobs.read())
         self._attempts = {path: (max(index, 1), now) for path, (index, _) in self._attempts.items()}
 
     def release(self, leaving: Iterable[str], reserve_percent: int) -> bool:

@@ -1,0 +1,111 @@
+"""Measures what merging gains and costs each container, and lets those go that do not pay."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from ksm_operator.agent.profit import Holding, Profit, Spent
+from ksm_operator.agent.record import adopt_all
+from ksm_operator.kernel import KernelError, page_size, read_ksm_stat, read_vmstat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ksm_operator.agent.host import Host
+    from ksm_operator.agent.releasing import Releasing
+    from ksm_operator.agent.seen import Seen
+    from ksm_operator.agent.state import Container, State
+    from ksm_operator.kernel import KsmValues, Process
+
+log = logging.getLogger(__name__)
+
+NO_PROFIT: Final = "NoProfit"
+"""Why processes are left alone."""
+TURN_SECONDS: Final = 0.2
+"""Work on one container, after which the loop has other things to do."""
+
+
+class Withdrawal:
+    """The hands of `Profit`.
+
+    Attributes:
+        profit: the accounts.
+    """
+
+    def __init__(
+        self, host: Host, state: State, save: Callable[[], None], releasing: Releasing
+    ) -> None:
+        """Have nothing measured."""
+        self.profit = Profit()
+        self._host = host
+        self._state = state
+        self._save = save
+        self._releasing = releasing
+
+    def measure(self, values: KsmValues) -> list[str]:
+        """Book what was gained and spent since the last time.
+
+        Args:
+            values: ksmd's files now.
+
+        Returns:
+            Containers to attend to: they do not pay.
+        """
+        shared, sharing = values.pages_shared or 0, values.pages_sharing or 0
+        spent = Spent(
+            cpu=self._host.ksmd_cpu_ns() / 1e9,
+            breaks=read_vmstat().get("cow_ksm", 0),
+            full_scans=values.full_scans or 0,
+            kept_share=shared / (shared + sharing) if shared else 0.0,
+        )
+        holdings = {path: _holding(one) for path, one in self._state.containers.items()}
+        losers = self.profit.settle(holdings, spent, time.monotonic(), page_size())
+        for path in losers:
+            extra = {"cgroup": path, "podUID": self._state.containers[path].pod_uid}
+            log.info("container withdrawn: merging it does not pay", extra=extra)
+        return losers
+
+    def keeps_out(self, path: str) -> bool:
+        """Whether a container is left alone for now."""
+        return self.profit.keeps_out(path, time.monotonic())
+
+    def let_go(self, path: str, living: Iterable[Process], seen: Seen) -> bool:
+        """Release what is enrolled in a container, as far as there is room and time.
+
+        Args:
+            path: the container's cgroup.
+            living: who lives in it.
+            seen: where it is noted why they are left alone.
+
+        Returns:
+            Whether nothing of it is left.
+        """
+        container = self._state.containers.get(path)
+        enrolled = container.enrolled if container is not None else set()
+        if container is not None and enrolled:
+            adopt_all(living, container)
+            ends = time.monotonic() + TURN_SECONDS
+            for process in list(enrolled):
+                if self._releasing.release_now(process, container):
+                    container.drop(process)
+                if time.monotonic() > ends:
+                    break
+            self._save()
+        for process in living:
+            if process not in enrolled and (container is None or process not in container.own):
+                seen.skip(process, NO_PROFIT)
+        return not enrolled
+
+
+def _holding(container: Container) -> Holding:
+    records = merged = 0
+    for process in container.enrolled:
+        try:
+            stat = read_ksm_stat(process)
+        except KernelError:
+            continue
+        records += stat.rmap_items
+        merged += (stat.merging_pages or 0) + (stat.zero_pages or 0)
+    return Holding(records, merged)

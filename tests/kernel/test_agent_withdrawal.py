@@ -1,0 +1,82 @@
+"""Containers that do not pay for their merging, with the real ksmd's own figures."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kernel.agents import Agents, release_all
+from kernel.conftest import Cgroup, Holders, wait_until
+from kernel.test_release import merged
+from ksm_operator.agent.obey import Obedience
+from ksm_operator.agent.profit import Profit
+from ksm_operator.kernel import Hierarchy, KernelFeatures, KsmSysfs, Tracer
+from support import kernel
+
+MIB = 1 << 20
+SIZE = 24
+FAIR_SECONDS = 2.0
+PAUSE_SECONDS = 3.0
+
+
+@pytest.fixture
+def containers(cgroup: Cgroup) -> tuple[Cgroup, Cgroup]:
+    """Two of a pod."""
+    return cgroup.child("twins"), cgroup.child("loner")
+
+
+@pytest.fixture
+def agent(
+    hierarchy: Hierarchy,
+    prctl: KernelFeatures,
+    tracer: Tracer,
+    containers: tuple[Cgroup, Cgroup],
+    ksmd: None,
+) -> Iterator[tuple[Obedience, list[str]]]:
+    """An agent's hands with a short idea of fairness, and the containers' paths."""
+    agents = Agents(hierarchy, prctl)
+    hands, paths = agents.hands(tracer), [agents.path(one) for one in containers]
+    hands.enrolment.withdrawal.profit = Profit(FAIR_SECONDS, 0, PAUSE_SECONDS)
+    yield hands, paths
+    for path in paths:
+        release_all(hands.enrolment, path)
+
+
+def test_who_shares_nothing_is_withdrawn_and_tried_again(
+    agent: tuple[Obedience, list[str]], containers: tuple[Cgroup, Cgroup], holder: Holders
+) -> None:
+    """Its records are the kernel's memory; its neighbour goes on merging."""
+    hands, paths = agent
+    twins = [holder(SIZE, containers[0], "small") for _ in range(2)]
+    loner = holder.others()(SIZE, containers[1], "small")
+    withdrawal, sysfs = hands.enrolment.withdrawal, KsmSysfs()
+
+    def attended() -> None:
+        hands.enrol(paths, lambda _: "pod")
+        if withdrawal.measure(sysfs.read()):
+            hands.look_again()
+        time.sleep(0.1)
+
+    def all_merge() -> bool:
+        attended()
+        return all(merged(one) > 0.9 * SIZE * MIB for one in twins)
+
+    wait_until(all_merge, "the twins are merged")
+    assert kernel.merge_any(loner.pid)
+    kernel.write_setting("run", 0)  # as the governor has it when there is nothing to find
+
+    def let_go() -> bool:
+        attended()
+        return not kernel.merge_any(loner.pid)
+
+    wait_until(let_go, "the one that shares nothing is let go")
+    assert hands.enrolment.skipped_processes({paths[1]: None}) == {"NoProfit": 1}
+    assert all(kernel.merge_any(one.pid) for one in twins)
+    assert not withdrawal.keeps_out(paths[0])
+
+    def back() -> bool:
+        attended()
+        hands.look_again()
+        return bool(kernel.merge_any(loner.pid))
+
+    wait_until(back, "it is tried again")
