@@ -62,9 +62,9 @@ class Attention:
                 break
             glance = path in self._glances
             self._glances.discard(path)
-            postponed = (
-                not glance or self._enrolment.has_newcomers(path)
-            ) and self._enrolment.attend(path, pod_of(path))
+            postponed = (not glance or self._enrolment.has_news(path)) and self._enrolment.attend(
+                path, pod_of(path)
+            )
             looks = index + 1
             if looks < len(ENROL_DELAYS):
                 pause = ENROL_DELAYS[looks]
@@ -91,7 +91,7 @@ class Attention:
                 self._attempts[path] = (self._attempts[path][0], now)
                 self._glances.discard(path)
         for path in self._newborn.due(now):
-            if path in self._attempts and self._enrolment.has_newcomers(path):
+            if path in self._attempts and self._enrolment.has_news(path):
                 self._attempts[path] = (self._attempts[path][0], now)
 
     def appeared(self, path: str) -> None:

@@ -102,11 +102,16 @@ class Enrolment:
             self.processes(path)
         return self.seen[path].first if path in self.seen else None
 
-    def has_newcomers(self, path: str) -> bool:
-        """Tell whether a pid in a container is neither on record nor left alone; cheap."""
+    def has_news(self, path: str) -> bool:
+        """Tell whether a pid in a container is neither on record nor left alone, or all are to go.
+
+        Cheap: one read for each of its cgroups.
+        """
         known = set(self.seen[path].skipped) if path in self.seen else set()
         container = self.state.containers.get(path)
         if container is not None:
+            if container.enrolled and self.withdrawal.keeps_out(path):
+                return True
             known |= container.enrolled | container.own
         return not {one.pid for one in known}.issuperset(processes_in(self._host.hierarchy, path))
 
