@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS: Final = 60.0
-REPORT_SECONDS: Final = 2.0
+REPORT_SECONDS: Final = 5.0
 NEWS_REPORT_SECONDS: Final = 0.25
 """Seconds between two looks at the status: without and with something having happened."""
 LONGEST_WAIT: Final = 5.0

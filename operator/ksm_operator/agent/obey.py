@@ -189,7 +189,7 @@ class Obedience:
         if self.state.containers:
             self._exec_trial.go_on()
         self.enrolment.retry_skipped()
-        if self._governor.scanning is not None:
+        if self._governor.scanning is not None and self.enrolment.withdrawal.is_due():
             self.enrolment.withdrawal.measure(self.knobs.read())
         features = self._host.features
         self.attention.look_again(

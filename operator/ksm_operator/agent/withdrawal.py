@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 NO_PROFIT: Final = "NoProfit"
 """Why processes are left alone."""
+BOOK_SECONDS: Final = 300.0
+"""Between two entries in the accounts: each reads a file of every process that is enrolled."""
 TURN_SECONDS: Final = 0.2
 """Work on one container, after which the loop has other things to do."""
 
@@ -43,6 +45,11 @@ class Withdrawal:
         self._state = state
         self._save = save
         self._releasing = releasing
+        self._next = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time to measure."""
+        return time.monotonic() >= self._next
 
     def measure(self, values: KsmValues) -> list[str]:
         """Book what was gained and spent since the last time.
@@ -53,6 +60,7 @@ class Withdrawal:
         Returns:
             Containers to attend to: they do not pay.
         """
+        self._next = time.monotonic() + BOOK_SECONDS
         shared, sharing = values.pages_shared or 0, values.pages_sharing or 0
         spent = Spent(
             cpu=self._host.ksmd_cpu_ns() / 1e9,
