@@ -41,13 +41,14 @@ def test_who_joins_a_container_is_news_and_its_own_children_are_not(
 ) -> None:
     """`kubectl exec` inherits nothing; a container that runs programs all day must cost nothing."""
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
-    try:
-        ExecListener(hierarchy, news).start()
-    except Unsupported as error:
-        pytest.skip(str(error))
     busy, joined = container_in(cgroup), container_in(cgroup.child("other"))
     main = start(code=STARTS_A_PROGRAM)
     busy.add(main.pid)
+    try:
+        # Not before: the exec of the main program itself would be told, and it has joined as well.
+        ExecListener(hierarchy, news).start()
+    except Unsupported as error:
+        pytest.skip(str(error))
     main.tell("go on")
     assert main.line() == "done"
     newcomer = start(code=BECOMES_A_PROGRAM)
