@@ -1,5 +1,6 @@
 """Who else writes to ksmd's files."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def test_a_write_of_the_value_that_is_there_is_noticed(
 
     The host's sysfs may have other inodes than ours, and whoever writes there is seen there alone.
     """
+    if not os.access(root / "run", os.W_OK):
+        pytest.skip(f"{root} cannot be written here")
     writers = OtherWriters([root / "run"])
     kernel.write_setting("run", 0)
     assert not writers.wrote(), "what we write ourselves is no news"
