@@ -9,7 +9,7 @@ from kernel.conftest import PATIENCE_SECONDS, Holders, Target
 from kernel.test_release import merged
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.host import Host, boot_time
-from ksm_operator.agent.knobs import Knobs
+from ksm_operator.agent.knobs import Knobs, Restored
 from ksm_operator.agent.settings import optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd
@@ -69,7 +69,7 @@ def governed(
     before = kernel.settings()
     made = Governed(host)
     yield made
-    assert made.knobs.restore() == ()
+    assert made.knobs.restore() == Restored()
     assert kernel.settings() == before
 
 

@@ -220,6 +220,7 @@ class RunningAgent:
             "ca-file": str(directory / "token"),
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        words.append("--open-metrics")
         self.log_path = directory / "log"
         self.log = self.log_path.open("w")
         self.popen = subprocess.Popen(

@@ -18,7 +18,7 @@ from ksm_operator.agent.identity import Identity
 from ksm_operator.agent.metrics import Metrics
 from ksm_operator.agent.state import Container, State, load, save
 from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
-from ksm_operator.agent.wire import Ksmd, NodePolicy, NodeSpec, Owner, to_json_types
+from ksm_operator.agent.wire import Isolation, Ksmd, NodePolicy, NodeSpec, Owner, to_json_types
 from ksm_operator.kernel import Hierarchy
 
 STATE = "state.json"
@@ -76,6 +76,8 @@ def record(
     policy = NodePolicy(
         namespaces=("web",),
         ksmd=STEADY,
+        # The tests' cgroups are not named as a pod's, so whoever lives there is a stranger.
+        isolation=Isolation(on_foreign_merging="Report"),
         release_reserve_percent=reserve_percent,
     )
     spec = NodeSpec(owner=owner, desired_state=told, policy=policy)

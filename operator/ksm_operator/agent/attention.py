@@ -38,6 +38,7 @@ class Attention:
         self._attempts: dict[str, tuple[int, float]] = {}
         self._glances: set[str] = set()
         self._newborn = Newborn()
+        self._forced: dict[str, float] = {}
         self._round = 0
         self._next_look = float("inf")
         self._unsettled: set[str] = set()
@@ -65,25 +66,38 @@ class Attention:
             postponed = (not glance or self._enrolment.has_news(path)) and self._enrolment.attend(
                 path, pod_of(path)
             )
-            looks = index + 1
-            if looks < len(ENROL_DELAYS):
-                pause = ENROL_DELAYS[looks]
-            else:
-                pause = POSTPONED_DELAY if postponed else float("inf")
-            self._attempts[path] = (looks, now + pause)
-            if postponed and looks < len(ENROL_DELAYS):
-                self._unsettled.add(path)
-            else:
-                self._unsettled.discard(path)
+            self._plan(path, index, now, postponed=postponed)
         self._unsettled &= self._attempts.keys()
         soonest = min((due for _, due in self._attempts.values()), default=float("inf"))
         self._next_look = min(soonest, self._newborn.next_due())
         return not self._unsettled and all(index > 0 for index, _ in self._attempts.values())
 
+    def _plan(self, path: str, index: int, now: float, *, postponed: bool) -> None:
+        """Say when a container is looked at next, after a look."""
+        planned = self._forced.pop(path, None)
+        if planned is not None and index:
+            # It came on top of those that are planned, whose time is yet to come.
+            if postponed:
+                self._unsettled.add(path)
+                planned = min(planned, now + ENROL_DELAYS[min(index, len(ENROL_DELAYS) - 1)])
+            self._attempts[path] = (index, planned)
+            return
+        looks = index + 1
+        if looks < len(ENROL_DELAYS):
+            pause = ENROL_DELAYS[looks]
+        else:
+            pause = POSTPONED_DELAY if postponed else float("inf")
+        self._attempts[path] = (looks, now + pause)
+        if postponed and looks < len(ENROL_DELAYS):
+            self._unsettled.add(path)
+        else:
+            self._unsettled.discard(path)
+
     def _follow(self, wanted: Sequence[str], now: float) -> None:
         """Have those on the list that are wanted, and those due now of which there is news."""
         for path in self._attempts.keys() - set(wanted):
             del self._attempts[path]
+            self._forced.pop(path, None)
         for path in wanted:
             self._attempts.setdefault(path, (0, now))
         for path in self._enrolment.follow_huge_pages():
@@ -91,8 +105,13 @@ class Attention:
                 self._attempts[path] = (self._attempts[path][0], now)
                 self._glances.discard(path)
         for path in self._newborn.due(now):
-            if path in self._attempts and self._enrolment.has_news(path):
-                self._attempts[path] = (self._attempts[path][0], now)
+            # One that was put off is tried again as planned: each try stops somebody.
+            if path in self._unsettled or path not in self._attempts:
+                continue
+            index, due = self._attempts[path]
+            if due > now and self._enrolment.has_news(path):
+                self._forced[path] = due
+                self._attempts[path] = (index, now)
 
     def appeared(self, path: str) -> None:
         """Glance at a container often while its runtime fills it."""
@@ -130,6 +149,7 @@ class Attention:
     def forget(self) -> None:
         """Know of no container: all are given back."""
         self._attempts.clear()
+        self._forced.clear()
         self._unsettled.clear()
         self.pause()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent.admission import NO_HEADROOM, may_join
 from ksm_operator.agent.cgroups import living_in, processes_in
 from ksm_operator.agent.huge_pages import HugePages
-from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
+from ksm_operator.agent.record import adopt, adopt_all, forget_if_empty, keep_what_holds
 from ksm_operator.agent.releasing import FAILED, Releasing
 from ksm_operator.agent.seen import Seen
 from ksm_operator.agent.state import Container
@@ -133,7 +133,8 @@ class Enrolment:
         if container is not None:
             adopt_all((one for one in now if one not in seen.skipped), container)
             _forget_dead(container, ended, now)
-            grown = self._verification.verify(container, seen)
+            grown = self._follow(container, seen)
+            container = self.state.containers.get(path)
         known = container.enrolled | container.own if container else set()
         new = [one for one in now if one not in known and one not in seen.skipped]
         nothing = not new and not grown
@@ -173,6 +174,14 @@ class Enrolment:
                 },
             )
         return bool(seen.postponed)
+
+    def _follow(self, container: Container, seen: Seen) -> list[Process]:
+        """Let those go that must not merge any longer; those of whom more is to be marked."""
+        grown, let_go = self._verification.verify(container, seen)
+        if let_go:
+            here = self.processes(container.path)
+            forget_if_empty(self.state.containers, container, here)
+        return grown
 
     def _is_kept_out(self, path: str, new: Iterable[Process], seen: Seen) -> bool:
         """Whether a container has no room to merge in, for now."""

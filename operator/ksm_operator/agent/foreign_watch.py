@@ -238,11 +238,14 @@ class ForeignWatch(threading.Thread):
 
     def _go_on(self, now: float) -> None:
         """Go over a few more processes, if a round is under way or due."""
-        hurry = self._asked or (self._missed and now >= self._round_begun + ROUND_LEAST_SECONDS)
+        asked = self._asked
+        if asked:
+            self._asked = False  # nowhere else: a question that comes meanwhile must not be lost
+        hurry = asked or (self._missed and now >= self._round_begun + ROUND_LEAST_SECONDS)
         if hurry or (not self._round and now >= self._next_round):
             self._begun += 1
             self._round_begun = now
-            self._hurry, self._asked, self._missed = hurry, False, False
+            self._hurry, self._missed = hurry, False
             self._managers = set()
             self._round = deque(sorted(pids()))
         if not self._round or (now < self._next_slice and not self._hurry):

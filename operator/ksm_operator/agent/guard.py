@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent.cgroups import living_in
 from ksm_operator.agent.record import adopt_all
 from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
-from ksm_operator.kernel import KernelError, Relief, Rooms, mergeable_processes, relieve
+from ksm_operator.kernel import KernelError, Relief, Rooms, relieve
 from ksm_operator.kernel.headroom import NODE, read_usage, usage_file
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ SLICE_SECONDS: Final = 0.05
 RESERVE_SHARE: Final = 0.02
 """Of MemTotal, beyond the kubelet's eviction threshold: pages given back to save one pod must not
 cost another. Less than a release leaves, because nobody dies of a release that waits."""
-OUTSIDERS_SECONDS: Final = 60.0
-"""Between two looks through all processes for those that merge without us."""
 NOTHING_DONE: Final = Relief({}, {}, (), {})
 
 
@@ -56,9 +54,14 @@ class Guard:
         self._cpu_seconds = 0.0
         self._last: Looked | None = None
         self._files: dict[str, str] = {}
-        self._outsiders: frozenset[Process] = frozenset()
-        self._outsiders_at = float("-inf")
         self._told = ""
+
+    def stop(self) -> None:
+        """Drop what was planned: processes are released meanwhile."""
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+        self.exposed = ()
 
     def step(self, merged: int, newcomers: int) -> float:
         """Go on for one slice of time.
@@ -110,11 +113,6 @@ class Guard:
             # Children that were forked since share pages with everybody whose parents do.
             adopt_all(living_in(hierarchy, container.path), container)
             yield 0.0
-        now = time.monotonic()
-        if now - self._outsiders_at >= OUTSIDERS_SECONDS:
-            self._outsiders_at = now
-            self._outsiders = frozenset(one.process for one in mergeable_processes())
-            yield 0.0
         return (
             yield from relieve(
                 self._members,
@@ -125,9 +123,10 @@ class Guard:
             )
         )
 
-    def _members(self) -> frozenset[Process]:
+    def _members(self) -> set[Process]:
+        """Those on record. Who merges outside of the domain is not read: he could hold us up."""
         containers = self._state.containers.values()
-        return self._outsiders.union(*(one.enrolled | one.own for one in containers))
+        return set().union(*(one.enrolled | one.own for one in containers))
 
     def _is_breakable(self, process: Process) -> bool:
         """Whether a release brings it back to what it was, whatever it gave back before."""

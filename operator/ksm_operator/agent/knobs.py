@@ -49,6 +49,19 @@ class Troubles:
     refused: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What became of putting the former values back.
+
+    Attributes:
+        left_alone: files that hold neither our value nor the former one.
+        pending: files whose change the kernel refuses, because others share pages.
+    """
+
+    left_alone: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class _Found:
     pending: list[str] = field(default_factory=list)
@@ -212,24 +225,26 @@ class Knobs:
             self.state.run_is_ours = False
             self._save()
 
-    def restore(self) -> tuple[str, ...]:
+    def restore(self) -> Restored:
         """Put the values from before our first write back.
 
-        Returns:
-            Files that hold neither our value nor the former one: left alone.
-
         Raises:
-            SysfsError: a value cannot be written now.
+            SysfsError: a value cannot be written now, and not because pages are shared.
         """
         self._started = False
         plan = restore_plan(self.state.baseline, self.read())
         if ("run", 0) in plan.writes and not self.state.run_is_ours:
             self.state.run_is_ours = True
             self._save()
+        pending = []
         for name, value in plan.writes:
-            self._sysfs.write(name, value)
-            log.info("ksmd value restored", extra={"file": name, "value": value})
-        return plan.externally_modified
+            try:
+                self._sysfs.write(name, value)
+            except SysfsBusy:
+                pending.append(name)
+            else:
+                log.info("ksmd value restored", extra={"file": name, "value": value})
+        return Restored(plan.externally_modified, tuple(pending))
 
     def _yield(self, name: str, written: int | str, value: int | str) -> None:
         self.state.yielded.add(name)

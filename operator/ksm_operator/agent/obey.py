@@ -61,6 +61,8 @@ HELD_TICK: Final = 1.0
 """Between two looks at ksmd's files while it has to stand still."""
 IDLE_GRACE: Final = 10.0
 """Seconds that ksmd goes on after the last process went, to drop its records of it."""
+GUARD_IDLE: Final = 2.0
+"""Seconds until the guard is asked again while nobody is enrolled."""
 GUARD_PAUSE: Final = 0.5
 """Seconds until the guard is asked again while a release has its turn."""
 
@@ -79,6 +81,7 @@ class Obedience:
         held: whether ksmd has to stand still, for others who merge.
         troubles: what could not be written lately.
         unrestored: files left alone by the last restore.
+        leaving: cgroup paths of containers that are to be released and are not yet.
         guard: keeps room for what is merged.
         debt: the node's merge debt; None before the first look.
     """
@@ -110,6 +113,7 @@ class Obedience:
         self._stopped = stopped
         self._edition: tuple[str, int] | None = None
         self._optional_written = False
+        self.leaving: frozenset[str] = frozenset()
         self._leaving: frozenset[str] = frozenset()
         self._releasing: Generator[float, None, None] | None = None
         self._next_release = 0.0
@@ -207,6 +211,7 @@ class Obedience:
             Whether none of them holds anything of ours any more.
         """
         pending = [path for path in leaving if path in self.state.containers]
+        self.leaving = frozenset(pending)
         if not pending:
             self._end_release()
             return True
@@ -260,16 +265,23 @@ class Obedience:
         if time.monotonic() < self._next_release or not self._cleaned(foreign):
             return False
         try:
-            self.unrestored = self._affinity.restore() + self.knobs.restore()
+            moved, restored = self._affinity.restore(), self.knobs.restore()
         except KernelError as error:
             self._metrics.errors.labels("restore").inc()
             log.warning("values of ksmd not restored yet", extra={"error": str(error)})
-            self._cleanup = None
-            self._next_release = time.monotonic() + RESTORE_PAUSE
-            return False
+            return self._restore_later()
+        if restored.pending:
+            self.troubles = Troubles(pending=restored.pending)
+            return self._restore_later()
+        self.unrestored = moved + restored.left_alone
         log.info("node given back", extra={"leftAlone": list(self.unrestored)})
         self._reset()
         return True
+
+    def _restore_later(self) -> bool:
+        self._cleanup = None
+        self._next_release = time.monotonic() + RESTORE_PAUSE
+        return False
 
     def _reset(self) -> None:
         state = self.state
@@ -352,8 +364,9 @@ class Obedience:
         reserve = memory.get("MemTotal", 0) * policy.release_reserve_percent // 100
         self.debt = reckon(self.debt, merged, node_headroom(memory, 0), reserve)
         self._metrics.guard.show_debt(self.debt)
-        if self._releasing is not None:
-            return GUARD_PAUSE
+        if self._releasing is not None or not enrolled:
+            self.guard.stop()
+            return GUARD_PAUSE if enrolled else GUARD_IDLE
         return self.guard.step(merged, self.enrolment.begun)
 
     def hold(self, held: bool) -> bool:  # noqa: FBT001 - it is all that this is about

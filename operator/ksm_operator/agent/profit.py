@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent.pace import PRICE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 FAIR_SECONDS: Final = 900.0
 """A container has so long to pay, and to pay again: the time between two large collections of
@@ -26,6 +26,9 @@ is much memory one may take longer than the fair time."""
 FIRST_PAUSE: Final = 3600.0
 LONGEST_PAUSE: Final = 86_400.0
 """Seconds until one that did not pay is tried again: twice as long each time."""
+LONGEST_GAP: Final = 750.0
+"""Seconds between two entries after which all accounts begin anew: ksmd stood still meanwhile, and
+what cannot merge is not to be charged for it."""
 LEAST_RECORDS: Final = 256
 """Of a MiB: whoever has less costs nothing to speak of."""
 RECORD_BYTES: Final = 64
@@ -148,8 +151,19 @@ class Profit:
         self._withdrawn: dict[str, Withdrawn] = {}
         self._spent: tuple[float, Spent] | None = None
 
+    @property
+    def withdrawn(self) -> Collection[str]:
+        """Containers that did not pay, until they have."""
+        return self._withdrawn.keys()
+
     def settle(
-        self, holdings: Mapping[str, Holding], spent: Spent, now: float, page_size: int
+        self,
+        holdings: Mapping[str, Holding],
+        spent: Spent,
+        now: float,
+        page_size: int,
+        *,
+        gone: Collection[str] = (),
     ) -> list[str]:
         """Book what happened since the last time.
 
@@ -158,6 +172,7 @@ class Profit:
             spent: what was spent on the node until now.
             now: seconds on a clock that only moves forward.
             page_size: bytes of a page.
+            gone: those of `withdrawn` that are no more.
 
         Returns:
             Containers that have had a fair time and do not pay.
@@ -167,7 +182,11 @@ class Profit:
         records = sum(one.records for one in holdings.values())
         losers = []
         accounts = {}
-        self._withdrawn = {path: one for path, one in self._withdrawn.items() if path in holdings}
+        if now - at > LONGEST_GAP:
+            self._accounts = {}
+            at, before = now, spent
+        for path in gone:
+            self._withdrawn.pop(path, None)
         for path, holding in holdings.items():
             if self.keeps_out(path, now):
                 continue

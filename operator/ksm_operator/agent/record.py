@@ -60,6 +60,23 @@ def adopt_all(processes: Iterable[Process], container: Container) -> None:
             continue
 
 
+def forget_if_empty(
+    containers: dict[str, Container], container: Container, living: Iterable[Process]
+) -> None:
+    """Take a container off the record once all who were enrolled in it have been let go.
+
+    An empty record would say of whoever asks for merging by himself later that he inherited it.
+
+    Args:
+        containers: the record.
+        container: one from which processes have just been let go.
+        living: who lives in it now, children that were forked meanwhile among them.
+    """
+    adopt_all(living, container)
+    if not (container.enrolled or container.own or container.marks):
+        containers.pop(container.path, None)
+
+
 def keep_what_holds(process: Process, container: Container) -> bool:
     """Correct the record of a process after a deed of which it is not known how far it came.
 

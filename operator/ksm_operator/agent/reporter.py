@@ -276,5 +276,7 @@ def _memory(values: KsmValues | None, phantom: int | None, observed: Observed | 
 
 
 def _blocking(hands: Obedience) -> list[Left]:
+    """Who holds a release up; one that is let go for its own good waits without harm to anybody."""
     now = time.monotonic()
-    return [one for one in hands.enrolment.left.values() if one.blocks(now)]
+    left = hands.enrolment.left.values()
+    return [one for one in left if one.path in hands.leaving and one.blocks(now)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ FIGURE_SECONDS: Final = 60.0
 FIGURE_CHANGE: Final = 0.05
 TAKE_OFF: Final = 4
 """A saving that is more than so many times what it was is shown as soon as a count is."""
+FIGURES: Final = re.compile(r"\d[\d.,]*")
 LEAST_BYTES: Final = 1 << 20
 LEAST_MILLI_CPU: Final = 5
 """Smaller movements are no news, whatever their share."""
@@ -160,9 +162,8 @@ def _told(status: NodeStatus) -> object:
 
 
 def _counted(status: NodeStatus) -> object:
-    # How many processes merge is in the message of `Merging`, and changes with every worker that a
-    # server starts: on a busy node all the time, and nobody acts on it.
-    messages = [one.message for one in status.conditions if one.reason != "Merging"]
+    # Figures in messages change all the time on a busy node, and nobody acts on them.
+    messages = [FIGURES.sub("#", one.message) for one in status.conditions]
     foreign = (status.foreign_merger_count, status.foreign_mergers)
     return (status.pods, status.containers, foreign, messages, status.baseline)
 
@@ -179,7 +180,13 @@ def _moved(before: NodeStatus, after: NodeStatus) -> bool:
         or _differs(were.merging, are.merging, 1)
         or _reasons(were) != _reasons(are)
         or before.kernel != after.kernel
+        or _messages(before) != _messages(after)
     )
+
+
+def _messages(status: NodeStatus) -> list[str]:
+    # That of `Merging` says how many processes merge, which has a threshold of its own.
+    return [one.message for one in status.conditions if one.reason != "Merging"]
 
 
 def _reasons(counts: Counts) -> set[str]:

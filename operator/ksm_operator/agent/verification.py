@@ -49,13 +49,14 @@ class Verification:
         self._releasing = releasing
         self._huge_pages = huge_pages
 
-    def verify(self, container: Container, seen: Seen) -> list[Process]:
+    def verify(self, container: Container, seen: Seen) -> tuple[list[Process], bool]:
         """Find those whose enrolment did not last (an exec on some kernels) or must not.
 
         Returns:
-            Those of which more is to be marked, since they have grown.
+            Those of which more is to be marked, since they have grown, and whether somebody was
+            let go.
         """
-        grown = []
+        grown, let_go = [], False
         for process in list(container.enrolled):
             try:
                 status = read_status(process.pid)
@@ -68,14 +69,17 @@ class Verification:
                         container.drop(process)
                         seen.skip(process, str(reason))
                         self._save()
-                elif container.is_by_ranges(process):
+                        let_go = True
+                    continue
+                self._releasing.left.pop(process, None)  # it may stay, whatever was tried before
+                if container.is_by_ranges(process):
                     if self._has_grown(process, container, look, seen.looks.get(process)):
                         grown.append(process)
                 elif not self._lasts(process, look, seen):
                     self._bring_back(process, container)
             except KernelError:
                 continue
-        return grown
+        return grown, let_go
 
     def _has_grown(
         self, process: Process, container: Container, now: Look, before: Look | None

@@ -6,8 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.cgroups import living_in
 from ksm_operator.agent.profit import Holding, Profit, Spent
-from ksm_operator.agent.record import adopt_all
+from ksm_operator.agent.record import adopt_all, forget_if_empty
 from ksm_operator.kernel import KernelError, page_size, read_ksm_stat, read_vmstat
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ class Withdrawal:
             kept_share=shared / (shared + sharing) if shared else 0.0,
         )
         holdings = {path: _holding(one) for path, one in self._state.containers.items()}
-        losers = self.profit.settle(holdings, spent, time.monotonic(), page_size())
+        hierarchy = self._host.hierarchy
+        gone = [one for one in self.profit.withdrawn if not hierarchy.path(one).is_dir()]
+        losers = self.profit.settle(holdings, spent, time.monotonic(), page_size(), gone=gone)
         for path in losers:
             extra = {"cgroup": path, "podUID": self._state.containers[path].pod_uid}
             log.info("container withdrawn: merging it does not pay", extra=extra)
@@ -100,6 +103,8 @@ class Withdrawal:
                     container.drop(process)
                 if time.monotonic() > ends:
                     break
+            here = living_in(self._host.hierarchy, path)
+            forget_if_empty(self._state.containers, container, here)
             self._save()
         for process in living:
             if process not in enrolled and (container is None or process not in container.own):

@@ -105,7 +105,7 @@ def relieve(
     Raises:
         KernelError, Unsupported: the kernel does not tell who pays, see `survey_payers`.
     """
-    act = _Act(tracer, rooms, keeps_flags=keeps_flags, proc=proc)
+    act = _Act(breakable, tracer, rooms, keeps_flags=keeps_flags, proc=proc)
     for number in range(ROUNDS):
         scene = yield from look_steps(members(), rooms, proc=proc)
         plan = _plan(scene, guarded, breakable)
@@ -187,7 +187,16 @@ class _Choice:
 class _Act:
     """One call of `relieve`."""
 
-    def __init__(self, tracer: RemoteCalls, rooms: Rooms, *, keeps_flags: bool, proc: Path) -> None:
+    def __init__(
+        self,
+        breakable: Callable[[Process], bool],
+        tracer: RemoteCalls,
+        rooms: Rooms,
+        *,
+        keeps_flags: bool,
+        proc: Path,
+    ) -> None:
+        self._breakable = breakable
         self._tracer = tracer
         self._keeps_flags = keeps_flags
         self._rooms = rooms
@@ -198,6 +207,8 @@ class _Act:
     def carry_out(self, one: Break, payer: int, share: float) -> Generator[float, None, None]:
         """Let all sharers give back the same pages."""
         first, *others = (process for process, _ in one.sharers)
+        if not all(map(self._breakable, (first, *others))):
+            return  # somebody was released since it was planned
         try:
             # The first one chooses the pages, by where they lie in its memory.
             chosen = _Choice(lambda _, charged: charged == payer, share, min(one.size, MOST_BYTES))

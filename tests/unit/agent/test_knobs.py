@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ksm_operator.agent.knobs import Knobs
+from ksm_operator.agent.knobs import Knobs, Restored
 from ksm_operator.agent.settings import optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd
@@ -42,7 +42,7 @@ def test_what_was_found_comes_back(root: Path) -> None:
     for pages in (500, 2000, 300):
         ours.apply({"pages_to_scan": pages, "smart_scan": 0, "run": 1})
     assert held(root) == FOUND | {"pages_to_scan": 300, "smart_scan": 0, "run": 1}
-    assert ours.restore() == ()
+    assert ours.restore() == Restored()
     assert held(root) == FOUND
 
 
@@ -86,7 +86,7 @@ def test_an_admins_value_survives_release(root: Path) -> None:
     ours = knobs(root)
     ours.apply({"smart_scan": 0, "pages_to_scan": 500})
     (root / "pages_to_scan").write_text("4000\n")
-    assert ours.restore() == ("pages_to_scan",)
+    assert ours.restore() == Restored(left_alone=("pages_to_scan",))
     assert held(root) == FOUND | {"pages_to_scan": 4000}
 
 
@@ -203,7 +203,7 @@ def test_killed_at_any_instant_it_takes_nothing_of_its_own_for_an_admins(root: P
         second.notice()
         assert held(root)["run"] == 1
         assert not second.state.yielded, f"killed after {instants - 1} instants"
-        assert second.restore() == ()
+        assert second.restore() == Restored()
         assert held(root) == FOUND
         assert (root / "use_zero_pages").read_text() == "0\n"
     assert instants > 20
@@ -218,7 +218,7 @@ def test_measured_values_are_adopted_after_a_restart(root: Path) -> None:
     second.adopt()
     second.notice()
     assert not second.state.yielded
-    assert second.restore() == ()
+    assert second.restore() == Restored()
     assert held(root) == FOUND
 
 

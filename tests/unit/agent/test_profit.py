@@ -36,14 +36,20 @@ class Node:
         self.cpu = 0.0
         self.scan_seconds = MINUTE
 
-    def run(self, holdings: dict[str, Holding], seconds: float, cpu: float = 0.0) -> list[str]:
+    def run(
+        self,
+        holdings: dict[str, Holding],
+        seconds: float,
+        cpu: float = 0.0,
+        gone: tuple[str, ...] = (),
+    ) -> list[str]:
         """So long, with so much of a core spent by ksmd; everybody who turned out not to pay."""
         losers, ends = [], self.now + seconds
         while self.now < ends:
             self.now += MINUTE
             self.cpu += cpu * MINUTE
             spent = Spent(self.cpu, 0, int(self.now // self.scan_seconds), 0.5)
-            losers += self.profit.settle(holdings, spent, self.now, SIZE)
+            losers += self.profit.settle(holdings, spent, self.now, SIZE, gone=gone)
         return losers
 
 
@@ -96,7 +102,18 @@ def test_one_that_is_gone_leaves_nothing() -> None:
     node = Node()
     node.run({"/c": RANDOM}, FAIR_SECONDS + MINUTE)
     node.run({}, MINUTE)
+    assert node.profit.keeps_out("/c", node.now), "all of it was let go, and it lives on"
+    node.run({}, MINUTE, gone=("/c",))
     assert not node.profit.keeps_out("/c", node.now)
+
+
+def test_nobody_pays_for_a_time_in_which_ksmd_stood_still() -> None:
+    """A pause for others who merge may last for hours, and nothing can merge meanwhile."""
+    node = Node()
+    assert node.run({"/c": RANDOM}, 5 * MINUTE) == []
+    node.now += 8 * 3600
+    half = Holding(PAGES, PAGES // 2)
+    assert node.run({"/c": half}, FAIR_SECONDS + 2 * MINUTE) == []
 
 
 @given(

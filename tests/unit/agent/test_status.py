@@ -317,3 +317,14 @@ def test_timestamps() -> None:
     assert quiet.parse_timestamp("2027-01-15T08:00:00.123456Z") is not None
     assert quiet.parse_timestamp(None) is None
     assert quiet.parse_timestamp("yesterday") is None
+
+
+def test_figures_in_messages_wait_and_words_do_not() -> None:
+    """A node in debt says another figure every second; that a pod lacks room has to be heard."""
+    debt = [status_of(replace(FACTS, debt=f"{one} GiB is merged, room is 3")) for one in (1.1, 1.2)]
+    written = quiet.record(None, debt[0], NOW)
+    assert not quiet.due(written, debt[1], NOW + quiet.FIGURE_SECONDS - 1)
+    assert quiet.due(written, debt[1], NOW + quiet.FIGURE_SECONDS)
+    written = quiet.record(None, status_of(FACTS), NOW)
+    lacks = status_of(replace(FACTS, exposed="cgroup a may lack room"))
+    assert quiet.due(written, lacks, NOW + quiet.COUNT_SECONDS)
