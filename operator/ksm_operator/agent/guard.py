@@ -57,7 +57,7 @@ class Guard:
         self._told = ""
 
     def stop(self) -> None:
-        """Drop what was planned: processes are released meanwhile."""
+        """Drop what was planned: everybody was released."""
         if self._steps is not None:
             self._steps.close()
             self._steps = None

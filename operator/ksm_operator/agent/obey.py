@@ -364,9 +364,11 @@ class Obedience:
         reserve = memory.get("MemTotal", 0) * policy.release_reserve_percent // 100
         self.debt = reckon(self.debt, merged, node_headroom(memory, 0), reserve)
         self._metrics.guard.show_debt(self.debt)
-        if self._releasing is not None or not enrolled:
+        if not enrolled:
             self.guard.stop()
-            return GUARD_PAUSE if enrolled else GUARD_IDLE
+            return GUARD_IDLE
+        if self._releasing is not None:
+            return GUARD_PAUSE
         return self.guard.step(merged, self.enrolment.begun)
 
     def hold(self, held: bool) -> bool:  # noqa: FBT001 - it is all that this is about

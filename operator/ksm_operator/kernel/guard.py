@@ -91,7 +91,8 @@ def relieve(
         members: asked in each round for all mergeable processes of the node: who is left out may
             share pages that nobody can be made to give back.
         breakable: who may be made to give pages back: processes that merge everything, so that
-            a release brings them back to what they were.
+            a release brings them back to what they were. Asked again before each chunk: somebody
+            may have been released since it was planned.
         tracer: makes the processes run the calls.
         rooms: asked before every chunk for what the process's cgroups and the node can take.
         guarded: names of the levels to look after; None for all.
@@ -234,7 +235,7 @@ class _Act:
         looked_at: dict[Range, list[tuple[int, int]]] = {}
 
         def wanted(chunk: Chunk) -> bool:
-            if choice.is_full or common([chunk.where], stacks):
+            if choice.is_full or common([chunk.where], stacks) or not self._breakable(process):
                 return False
             pages = looked_at[chunk.where] = payers.merged(chunk.start, chunk.length)
             return bool(choice.meant(pages))
