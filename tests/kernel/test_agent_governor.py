@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kernel.conftest import PATIENCE_SECONDS, Holders, Target
+from kernel.conftest import PATIENCE_SECONDS, Cgroup, Holders, Start, Target
 from kernel.test_release import merged
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.host import Host, boot_time
@@ -18,6 +18,17 @@ from support import kernel
 
 MIB = 1 << 20
 SIZE = 48
+FILLS_LATER = f"""
+import mmap, sys
+print("ready", flush=True)
+sys.stdin.readline()
+memory = mmap.mmap(-1, {SIZE * MIB}, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for start in range(0, len(memory), 4096):
+    memory[start : start + 8] = start.to_bytes(8, "big")
+print("filled", flush=True)
+sys.stdin.readline()
+"""
 
 
 class Governed:
@@ -29,6 +40,7 @@ class Governed:
         self.governor = Governor(host, self.knobs)
         self.ksmd = Ksmd(cpu_limit_milli_cpu=500)
         self.containers = 0
+        self.paths: list[str] = []
         self.hurry = False
 
     def enrol(self, target: Target, tracer: Tracer) -> Target:
@@ -41,7 +53,7 @@ class Governed:
         """Let it work until something is so."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not done():
-            _, pause = self.governor.step(self.ksmd, self.containers, hurry=self.hurry)
+            _, pause = self.governor.step(self.ksmd, self.containers, self.paths, hurry=self.hurry)
             time.sleep(pause)
             assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what}"
 
@@ -88,6 +100,22 @@ def test_all_is_merged_and_then_ksmd_rests(
     assert kernel.counter("run") == 1
     late = governed.enrol(holder(SIZE), tracer)
     governed.until(lambda: all_merged(late), "one that came later is merged")
+
+
+def test_what_comes_long_after_the_enrolment_is_merged(
+    governed: Governed, start: Start, cgroup: Cgroup, hierarchy: Hierarchy, tracer: Tracer
+) -> None:
+    """A container is enrolled before it has any memory, and no scan may be due for minutes."""
+    pair = [governed.enrol(start(code=FILLS_LATER), tracer) for _ in range(2)]
+    for one in pair:
+        cgroup.add(one.pid)
+    governed.paths = [hierarchy.name(cgroup.directory)]
+    governed.until(governed.rests, "the burst is over")
+    for one in pair:
+        one.tell("fill")
+        assert one.line() == "filled"
+    governed.until(lambda: not governed.rests(), "another burst")
+    governed.until(lambda: all_merged(*pair), "it is merged")
 
 
 def test_those_that_are_passed_over_meet_their_like(

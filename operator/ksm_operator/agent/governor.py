@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -11,14 +11,18 @@ from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.pace import Reading
 from ksm_operator.agent.settings import scanning_values
 from ksm_operator.kernel import page_size, read_meminfo, read_vmstat
+from ksm_operator.kernel.headroom import read_usage, usage_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.knobs import Knobs, Troubles
     from ksm_operator.agent.wire import Ksmd
     from ksm_operator.kernel import KsmValues
+
+CHARGED_SECONDS: Final = 3.0
+"""Seconds between two looks at what containers are charged for: one small file for each."""
 
 
 class Governor:
@@ -36,6 +40,8 @@ class Governor:
         self._knobs = knobs
         self._clock = clock
         self._next_decision = 0.0
+        self._charged = 0
+        self._next_charged = 0.0
         self._hurried = 0
 
     def forget(self) -> None:
@@ -43,13 +49,14 @@ class Governor:
         self.scanning = None
 
     def step(
-        self, ksmd: Ksmd, containers: int, *, hurry: bool = False
+        self, ksmd: Ksmd, containers: int, paths: Iterable[str], *, hurry: bool = False
     ) -> tuple[Troubles | None, float]:
         """Look at ksmd, and tell it something else if that is needed.
 
         Args:
             ksmd: what the policy says.
             containers: how many were enrolled since the agent began.
+            paths: cgroups of those that merge now.
             hurry: whether somebody waits for ksmd's counters to become true, which takes a scan.
 
         Returns:
@@ -69,7 +76,7 @@ class Governor:
                 # Which advisor_max_cpu, missing too, reports.
                 ksmd = msgspec.structs.replace(ksmd, tuning="Auto")
             self._hurried += hurry
-            reading = self._read(values, now, containers + self._hurried)
+            reading = self._read(values, now, containers + self._hurried, paths)
             if before is None:
                 told = tuning.start(ksmd, reading, page_size())
             else:
@@ -80,7 +87,7 @@ class Governor:
         soon = min(tuning.tick(told, ksmd), self._next_decision - now)
         return troubles, max(0.0, soon)
 
-    def _read(self, values: KsmValues, now: float, news: int) -> Reading:
+    def _read(self, values: KsmValues, now: float, news: int, paths: Iterable[str]) -> Reading:
         memory, saved = read_meminfo(), values.saved_bytes(page_size())
         known = (
             values.pages_shared,
@@ -88,6 +95,9 @@ class Governor:
             values.pages_unshared,
             values.pages_volatile,
         )
+        if now >= self._next_charged:
+            self._next_charged = now + CHARGED_SECONDS
+            self._charged = saved + sum(map(self._usage, paths))
         return Reading(
             at=now,
             cpu=self._host.ksmd_cpu_ns() / 1e9,
@@ -98,7 +108,12 @@ class Governor:
             known=page_size() * sum(one or 0 for one in known),
             # AnonPages counts a merged page once, and the page of zeroes never (mm/rmap.c).
             anonymous=memory.get("AnonPages", 0) + saved,
+            charged=self._charged,
             available_percent=100
             * memory.get("MemAvailable", 0)
             / max(1, memory.get("MemTotal", 0)),
         )
+
+    def _usage(self, path: str) -> int:
+        hierarchy = self._host.hierarchy
+        return read_usage(usage_file(hierarchy, hierarchy.path(path))) or 0

@@ -346,7 +346,9 @@ class Obedience:
             self.stop_ksmd()
             return HELD_TICK
         hurry = waited_for or not enrolled
-        troubles, pause = self._governor.step(policy.ksmd, self.enrolment.begun, hurry=hurry)
+        troubles, pause = self._governor.step(
+            policy.ksmd, self.enrolment.begun, self.state.containers, hurry=hurry
+        )
         if troubles is not None:
             self._note(troubles)
         return pause

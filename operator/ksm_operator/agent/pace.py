@@ -40,8 +40,8 @@ LONGEST_LIFE: Final = 600.0
 """Seconds that a merged page is taken to stay merged at most."""
 LEAST_GROWTH: Final = 8 << 20
 GROWTH_SHARE: Final = 1 / 64
-"""Bytes, and share of what a scan goes over, by which the node's anonymous memory has to grow to be
-looked at: a burst costs as much as there is to go over, and can give back what is new."""
+"""Bytes, and share of what a scan goes over, by which anonymous memory has to grow to be looked
+at: a burst costs as much as there is to go over, and can give back what is new."""
 MOST_GROWTH: Final = 8
 """How many times as much it takes at most after growth in which nothing was found."""
 
@@ -61,6 +61,8 @@ class Reading:
         known: bytes of memory that the last scan went over.
         anonymous: bytes of anonymous memory on the node, as much as it were if nothing were merged:
             what merges or is written to does not change it.
+        charged: bytes charged to the containers that merge, in the same way. It counts page cache,
+            as the other counts programs that do not merge: what is new has to show in both.
         available_percent: MemAvailable in percent of MemTotal.
     """
 
@@ -72,6 +74,7 @@ class Reading:
     saved: int
     known: int
     anonymous: int
+    charged: int
     available_percent: float
 
 
@@ -88,6 +91,7 @@ class Pace:
         grew: whether it was growth, and no new process, that the burst began with.
         growth: by how many times the least growth memory has to grow to be looked at.
         anonymous: anonymous memory from which growth counts.
+        charged: the same of what the containers are charged for.
         news: of it, what was seen to.
         began: what was measured when the burst began.
         scan: what was measured when the present scan began.
@@ -100,6 +104,7 @@ class Pace:
     grew: bool
     growth: float
     anonymous: int
+    charged: int
     news: int
     began: Reading
     scan: Reading
@@ -115,6 +120,7 @@ def burst(now: Reading, *, growth: float = 1.0, grew: bool = False) -> Pace:
         grew=grew,
         growth=growth,
         anonymous=now.anonymous,
+        charged=now.charged,
         news=now.news,
         began=now,
         scan=now,
@@ -123,7 +129,11 @@ def burst(now: Reading, *, growth: float = 1.0, grew: bool = False) -> Pace:
 
 def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
     """Return the pace from now on."""
-    pace = replace(pace, anonymous=min(pace.anonymous, now.anonymous))
+    pace = replace(
+        pace,
+        anonymous=min(pace.anonymous, now.anonymous),
+        charged=min(pace.charged, now.charged),
+    )
     came, grew = now.news > pace.news, _grew(pace, now)
     if not pace.period:
         return _in_burst(pace, now, page_size, fresh=came or grew)
@@ -142,7 +152,9 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
 
 def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
     if fresh:
-        pace = replace(pace, again=True, news=now.news, anonymous=now.anonymous)
+        pace = replace(
+            pace, again=True, news=now.news, anonymous=now.anonymous, charged=now.charged
+        )
     if now.full_scans == pace.scan.full_scans:
         return pace
     scan = pace.scan
@@ -158,7 +170,8 @@ def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
         paid = value(pace.began, now, page_size) >= 1
         growth = 1.0 if paid else min(MOST_GROWTH, 2 * growth)
     if pace.again:
-        return replace(burst(now, growth=growth, grew=pace.grew), anonymous=pace.anonymous)
+        again = burst(now, growth=growth, grew=pace.grew)
+        return replace(again, anonymous=pace.anonymous, charged=pace.charged)
     if value(scan, now, page_size) >= 1:
         return replace(pace, ends=now.full_scans + 1)
     cost = (now.cpu - scan.cpu) / (now.full_scans - scan.full_scans)
@@ -168,7 +181,8 @@ def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
 
 def _grew(pace: Pace, now: Reading) -> bool:
     least = max(LEAST_GROWTH, GROWTH_SHARE * now.known)
-    return now.anonymous - pace.anonymous >= pace.growth * least
+    growth = min(now.anonymous - pace.anonymous, now.charged - pace.charged)
+    return growth >= pace.growth * least
 
 
 def value(since: Reading, now: Reading, page_size: int) -> float:

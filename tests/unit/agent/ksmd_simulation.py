@@ -119,6 +119,7 @@ class Machine:
             if not self._scans
             else self.memory.pages * PAGE,
             anonymous=self.memory.pages * PAGE,
+            charged=self.memory.pages * PAGE,
             available_percent=self.available,
         )
 

@@ -31,6 +31,7 @@ START = Reading(
     saved=0,
     known=GIB // 4,
     anonymous=GIB,
+    charged=GIB,
     available_percent=50.0,
 )
 
@@ -44,6 +45,11 @@ def later(before: Reading, seconds: float = 1.0, **changes: float) -> Reading:
 def scanned(before: Reading, *, seconds: float = 10.0, cpu: float = 1.0, **more: float) -> Reading:
     """A reading at the end of one more scan."""
     return later(before, seconds, full_scans=1, cpu=cpu, **more)
+
+
+def grown(by: float) -> dict[str, float]:
+    """Memory of containers that merge, by so many bytes."""
+    return {"anonymous": by, "charged": by}
 
 
 def at_rest(reading: Reading = START, *, cpu: float = 1.0) -> tuple[Pace, Reading]:
@@ -138,30 +144,37 @@ def test_a_scan_that_just_pays_changes_nothing() -> None:
 def test_a_little_growth_is_no_news() -> None:
     """Programs allocate and free all the time."""
     pace, reading = at_rest()
-    assert follow(pace, later(reading, anonymous=LEAST_GROWTH - 1), PAGE).period
-    assert not follow(pace, later(reading, anonymous=LEAST_GROWTH), PAGE).period
+    assert follow(pace, later(reading, **grown(LEAST_GROWTH - 1)), PAGE).period
+    assert not follow(pace, later(reading, **grown(LEAST_GROWTH)), PAGE).period
+
+
+@pytest.mark.parametrize("elsewhere", ["anonymous", "charged"])
+def test_growth_of_others_and_of_page_cache_is_no_news(elsewhere: str) -> None:
+    """A virtual machine that fills its memory, or a pod that reads files all day."""
+    pace, reading = at_rest()
+    assert follow(pace, later(reading, **{elsewhere: 8 * LEAST_GROWTH}), PAGE).period
 
 
 def test_growth_counts_from_the_least_there_was() -> None:
     """A program that ends makes room, and what then takes its place is new."""
     pace, reading = at_rest()
-    less = later(reading, anonymous=-GIB // 2)
+    less = later(reading, **grown(-GIB // 2))
     pace = follow(pace, less, PAGE)
     assert pace.period
-    assert not follow(pace, later(less, anonymous=LEAST_GROWTH), PAGE).period
+    assert not follow(pace, later(less, **grown(LEAST_GROWTH)), PAGE).period
 
 
 def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
     """Somebody outside of the domain may grow and shrink for ever."""
     pace, reading = at_rest()
-    reading = later(reading, anonymous=LEAST_GROWTH)
+    reading = later(reading, **grown(LEAST_GROWTH))
     pace = follow(pace, reading, PAGE)
     while not pace.period:
         reading = scanned(reading)
         pace = follow(pace, reading, PAGE)
     assert pace.growth == 2
-    assert follow(pace, later(reading, anonymous=1.5 * LEAST_GROWTH), PAGE).period
-    reading = later(reading, anonymous=2 * LEAST_GROWTH)
+    assert follow(pace, later(reading, **grown(1.5 * LEAST_GROWTH)), PAGE).period
+    reading = later(reading, **grown(2 * LEAST_GROWTH))
     pace = follow(pace, reading, PAGE)
     assert not pace.period
     for _ in range(2):
@@ -188,6 +201,7 @@ def test_memory_is_worth_more_when_it_is_scarce() -> None:
     assert value(START, scarce, PAGE) == pytest.approx(5 * value(START, found, PAGE))
 
 
+LEVELS = ("saved", "known", "anonymous", "charged")
 Change = st.fixed_dictionaries(
     {
         "full_scans": st.integers(0, 3),
@@ -197,6 +211,7 @@ Change = st.fixed_dictionaries(
         "saved": st.integers(-GIB, GIB),
         "known": st.integers(-GIB, GIB),
         "anonymous": st.integers(-GIB, GIB),
+        "charged": st.integers(-GIB, GIB),
     }
 )
 
@@ -207,7 +222,7 @@ def test_the_pace_is_never_out_of_bounds(changes: list[dict[str, float]]) -> Non
     pace, reading = burst(START), START
     for change in changes:
         reading = later(reading, **change)
-        floor = {name: max(0, getattr(reading, name)) for name in ("saved", "known", "anonymous")}
+        floor = {name: max(0, getattr(reading, name)) for name in LEVELS}
         reading = replace(reading, **floor)
         pace = follow(pace, reading, PAGE)
         assert pace.period == 0 or SHORTEST_PERIOD <= pace.period <= LONGEST_PERIOD
