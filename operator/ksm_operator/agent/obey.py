@@ -302,8 +302,9 @@ class Obedience:
             return others is not None
         values = self.knobs.read()
         now = time.monotonic()
+        # Again and again: a write may have had to wait for ksmd.
+        self.troubles = self.knobs.apply(cleanup_values())
         if self._cleanup is None:
-            self.troubles = self.knobs.apply(cleanup_values())
             self._cleanup = (values.full_scans or 0, now)
             return False
         scans, since = self._cleanup
