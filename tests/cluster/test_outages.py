@@ -105,11 +105,12 @@ def _local_cluster(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "hack/local-cluster", *arguments],
         cwd=REPOSITORY,
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
         timeout=120,
     )
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
