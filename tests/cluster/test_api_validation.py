@@ -125,7 +125,15 @@ BAD: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "namespaceSelector with a bad key": ({"namespaceSelector": {"matchLabels": {"-": "x"}}}, KEY),
     "nodeSelector with a bad key": ({**SELECTOR, "nodeSelector": {"matchLabels": {"-": "x"}}}, KEY),
     # Not our words: the API server lists the choices itself.
-    "mode in lower case": ({**SELECTOR, "mode": "enforce"}, '"Enforce", "Paused"'),
+    "mode in lower case": ({**SELECTOR, "mode": "enforce"}, '"Enforce", "Observe", "Paused"'),
+    "unknown huge pages": (
+        {**SELECTOR, "enrollment": {"hugePages": "Never"}},
+        '"Auto", "Preserve", "Split"',
+    ),
+    "unknown isolation": (
+        {**SELECTOR, "isolation": {"onForeignMerging": "Kill"}},
+        '"Pause", "Report"',
+    ),
     "Advisor below its floor": (ksmd(tuning="Advisor", cpuLimit="99m"), "a tenth of a CPU"),
     "unknown tuning": (ksmd(tuning="Fast"), '"Auto", "Advisor", "Fixed"'),
     "unknown operator": (expression(operator="Is"), '"In", "NotIn", "Exists", "DoesNotExist"'),
@@ -199,7 +207,8 @@ def test_defaults_are_filled_in(kubectl: Kubectl) -> None:
         **SELECTOR,
         "priority": 0,
         "mode": "Enforce",
-        "enrollment": {"runningPods": "Attach", "consent": "OptOut"},
+        "enrollment": {"runningPods": "Attach", "consent": "OptOut", "hugePages": "Auto"},
+        "isolation": {"onForeignMerging": "Pause"},
         "ksmd": {"tuning": "Auto", "cpuLimit": "200m", "startBelowAvailablePercent": 100},
         "rollout": {"maxConcurrentNodes": "10%"},
         "releaseReservePercent": 10,
