@@ -71,7 +71,7 @@ def test_a_container_at_its_limit_waits_for_room(
 ) -> None:
     """It would gain nothing, and could be killed for what it pays for."""
     home = cgroup.child("pod").child("container")
-    target = holder(16, home)
+    target = holder(16, home, "small")
     home.limit(home.usage() + (2 << 20))
     enrolment, path = make_enrolment(tracer, home)
 
