@@ -304,6 +304,7 @@ def _come_to_rest(scene: Scene, own: set[int], settings: dict[str, bytes]) -> No
     node.end_all()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(KILLS * SECONDS_PER_KILL, func_only=True)
 def test_killed_at_random_moments(agent_program: AgentProgram, own_node: OwnNode) -> None:
     """No program notices, no two domains meet, and the next agent knows all that was done."""
