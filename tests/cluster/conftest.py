@@ -29,6 +29,7 @@ BEGAN = datetime.now(UTC)
 
 _KUBECTL = pytest.StashKey[Kubectl]()
 _LEFT_OUT = pytest.StashKey[list[str]]()
+_SOAKED = pytest.StashKey[set[Path]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,7 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Remember which tests of this tier are left out."""
     for item in items:
-        if item.path.is_relative_to(HERE) and item.get_closest_marker("soak") is None:
+        if not item.path.is_relative_to(HERE):
+            continue
+        if item.get_closest_marker("soak") is not None:
+            item.config.stash.setdefault(_SOAKED, set()).add(item.path)
+        else:
             item.config.stash.setdefault(_LEFT_OUT, []).append(item.nodeid)
 
 
@@ -54,6 +59,7 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 def whole_tier(request: pytest.FixtureRequest) -> datetime:
     """When the session began; for the one test that looks back on all others of this tier."""
     there = {item.path for item in request.session.items}
+    there.update(request.config.stash.get(_SOAKED, set[Path]()))
     left_out = [
         *request.config.stash.get(_LEFT_OUT, []),
         *(name for name in request.config.args if "::" in name),
