@@ -58,8 +58,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def whole_tier(request: pytest.FixtureRequest) -> datetime:
     """When the session began; for the one test that looks back on all others of this tier."""
-    there = {item.path for item in request.session.items}
-    there.update(request.config.stash.get(_SOAKED, set[Path]()))
+    soaked: set[Path] = request.config.stash.get(_SOAKED, set())
+    there = soaked | {item.path for item in request.session.items}
     left_out = [
         *request.config.stash.get(_LEFT_OUT, []),
         *(name for name in request.config.args if "::" in name),
