@@ -39,12 +39,14 @@ from ksm_operator.api._policy import (
     Ksmd,
     KSMPolicy,
     KSMPolicySpec,
+    Rollout,
+)
+from ksm_operator.api._policy_status import (
     KSMPolicyStatus,
     NamespaceSummary,
     NodeCounts,
     PodCounts,
     PolicyMemory,
-    Rollout,
 )
 from ksm_operator.api._quantity import QuantityError, milli_cpu, node_count
 from ksm_operator.api._selector import LabelSelector, SelectorRequirement

@@ -1,8 +1,8 @@
 """Names of the API group and the base of its models."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 GROUP: Final = "ksm-operator.dev"
@@ -56,3 +56,6 @@ def percent_rule(name: str, example: int) -> dict[str, Any]:
             f"{name} is a percentage: write a whole number from 0 to 100, for example {example}",
         )
     )
+
+
+NamespaceName = Annotated[str, Field(max_length=63)]

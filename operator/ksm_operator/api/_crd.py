@@ -4,7 +4,8 @@ from typing import Any, Final
 
 from ksm_operator.api._base import GROUP, VERSION, Model, rule
 from ksm_operator.api._node import KSMNode, KSMNodeSpec, KSMNodeStatus
-from ksm_operator.api._policy import UNSEEN, KSMPolicy, KSMPolicySpec, KSMPolicyStatus
+from ksm_operator.api._policy import KSMPolicy, KSMPolicySpec
+from ksm_operator.api._policy_status import UNSEEN, KSMPolicyStatus
 from ksm_operator.api._schema import structural
 
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ksm_operator.api._base import Model, cel, percent_rule
+from ksm_operator.api._base import Model, NamespaceName, cel, percent_rule
 from ksm_operator.api._conditions import NodeCondition
-from ksm_operator.api._policy import NAMESPACES_SIZE_RULE, KsmdSysfs, NamespaceName, Scope
+from ksm_operator.api._policy import NAMESPACES_SIZE_RULE, KsmdSysfs, Scope
 
 Uid = Annotated[str, Field(max_length=36)]
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]

@@ -7,7 +7,7 @@ import yaml
 
 from ksm_operator.api import KSMNode, KSMPolicySpec, NodeReason, PolicyReason
 from ksm_operator.api._crd import crds
-from ksm_operator.api._policy import KSMPolicyStatus
+from ksm_operator.api._policy_status import KSMPolicyStatus
 from ksm_operator.api.generate import rendered
 
 REPOSITORY = Path(__file__).resolve().parents[3]
