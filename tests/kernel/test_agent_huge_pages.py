@@ -64,6 +64,20 @@ def test_only_those_are_enrolled_for_whom_it_pays(
     assert node.skipped() == {"HugePages": 2}
 
 
+def test_whom_huge_pages_kept_out_is_scanned_at_once(
+    node: Node, cgroup: Cgroup, pair: Callable[..., list[Target]], holder: Holders
+) -> None:
+    """It comes with all of its memory, to a container that was seen to: ksmd may be at rest."""
+    small = holder(1, cgroup, "small")
+    node.until(lambda: all(enrolled([small])), "the container is enrolled")
+    assert node.hands.enrolment.begun == 1
+    rich = pair(2)
+    node.until(lambda: node.skipped() == {"HugePages": 2}, "both are kept out")
+    assert node.hands.enrolment.begun == 1
+    node.until(lambda: all(enrolled(rich)), "both are enrolled")
+    assert node.hands.enrolment.begun > 1
+
+
 def test_who_comes_to_live_in_huge_pages_is_asked_then(
     node: Node, pair: Callable[..., list[Target]], ksm_settings: object
 ) -> None:

@@ -61,7 +61,8 @@ class Enrolment:
     Attributes:
         state: what is remembered; replaced as a whole when everything was given back.
         seen: what is known of containers beyond the state, by cgroup path.
-        begun: how many containers were enrolled so far.
+        begun: how often memory came that ksmd has never gone over: with a container, or with a
+            process that huge pages kept out before.
         huge_pages: decides on who lives in huge pages.
         withdrawal: lets containers go for which merging does not pay.
     """
@@ -164,7 +165,8 @@ class Enrolment:
         if new or intents:
             self._save()
         if done:
-            self.begun += fresh
+            kept_out = self.huge_pages.let_in(one.process for one in done)
+            self.begun += fresh or kept_out
             log.info(
                 "processes enrolled",
                 extra={

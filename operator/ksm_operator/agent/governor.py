@@ -55,7 +55,7 @@ class Governor:
 
         Args:
             ksmd: what the policy says.
-            containers: how many were enrolled since the agent began.
+            containers: how many were enrolled since the agent began, as `Enrolment.begun`.
             paths: cgroups of those that merge now.
             hurry: whether somebody waits for ksmd's counters to become true, which takes a scan.
 

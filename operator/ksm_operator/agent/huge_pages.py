@@ -33,7 +33,7 @@ from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 from ksm_operator.kernel.huge_pages import WORTH_SHARE, Look, Worth, read_huge_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from ksm_operator.agent.state import Container
     from ksm_operator.kernel import KernelFeatures, Marks
@@ -52,9 +52,10 @@ SAMPLE_PAGES: Final = 1 << 14
 """Kept of all processes together, which takes 8 MiB while they are compared."""
 SETTLING_SECONDS: Final = 2.0
 """From the first one that waits to the look: replicas come together, and pay for each other."""
-FIRST_PAUSE: Final = 600.0
+FIRST_PAUSE: Final = 30.0
 LONGEST_PAUSE: Final = 14_400.0
-"""Seconds until one that did not pay is looked at again: twice as long each time."""
+"""Seconds until one that did not pay is looked at again: twice as long each time. The first look
+comes so early that its memory, or that of a replica beside it, may not be what it will be."""
 GROWN: Final = 2
 """With so many times the memory that was looked at, another answer may be true."""
 AGAIN_SECONDS: Final = 2.0
@@ -130,6 +131,7 @@ class HugePages:
         self._waiting_since = 0.0
         self._next_look = 0.0
         self._verdicts: dict[Process, Verdict] = {}
+        self._kept_out: set[Process] = set()
         self._grown: set[Process] = set()
         self._next_try = 0.0
         self._answers: queue.SimpleQueue[Mapping[Process, Worth | KernelError]] = (
@@ -225,6 +227,15 @@ class HugePages:
                 raise Refused(process.pid, reason)
         return prepared
 
+    def let_in(self, processes: Iterable[Process]) -> bool:
+        """Whether one of those enrolled just now waited for a look before.
+
+        It has all of its memory already, which ksmd has never gone over.
+        """
+        came = self._kept_out.intersection(processes) - self._waiting.keys() - self._asked.keys()
+        self._kept_out -= came
+        return bool(came)
+
     def may_split(self, process: Process) -> bool:
         """Whether ranges with huge pages are marked, where it is enrolled by ranges."""
         verdict = self._verdicts.get(process)
@@ -237,7 +248,7 @@ class HugePages:
             containers: those with enrolled processes.
 
         Returns:
-            Those to be attended to: their answer has changed, or they must be let go.
+            Those to be attended to: there is an answer, or they must be let go.
         """
 
         def enrolled() -> set[Process]:
@@ -278,6 +289,7 @@ class HugePages:
         if not self._waiting:
             self._waiting_since = time.monotonic()
         self._waiting[process] = asked
+        self._kept_out.add(process)
 
     def _is_due(self, now: float) -> bool:
         if self.how != AUTO or (self._thread is not None and self._thread.is_alive()):
@@ -291,6 +303,7 @@ class HugePages:
     def _begin(self, partners: list[Process]) -> None:
         """Look at all who wait, and at those who did not pay: somebody may have come for them."""
         self._verdicts = {one: told for one, told in self._verdicts.items() if is_alive(one)}
+        self._kept_out = set(filter(is_alive, self._kept_out))
         self._asked = {
             one: Asked(told.program, told.anonymous_bytes)
             for one, told in self._verdicts.items()
@@ -328,9 +341,12 @@ class HugePages:
         self._answers.put(found)
 
     def _take_in(self, found: Mapping[Process, Worth | KernelError], now: float) -> set[Process]:
-        """Put the answers on record; one of whom there is none does not live in them any more."""
+        """Put the answers on record; return whom they concern.
+
+        Those who do not pay too: they may have become another program under the look, or not live
+        in huge pages any more.
+        """
         self.answered += 1
-        changed = set()
         for process, asked in self._asked.items():
             worth = found.get(process)
             if isinstance(worth, KernelError):
@@ -344,7 +360,5 @@ class HugePages:
                 anonymous_bytes=asked.anonymous_bytes,
                 now=now,
             )
-            if pays or worth is None:
-                changed.add(process)
-        self._asked = {}
-        return changed
+        asked_for, self._asked = set(self._asked), {}
+        return asked_for

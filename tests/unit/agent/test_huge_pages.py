@@ -26,7 +26,7 @@ def no(size: int = 64 * MIB, before: Verdict | None = None, now: float = 0.0) ->
 def test_pauses_grow_and_end_somewhere() -> None:
     """Reading memory costs CPU, and one that never paid will hardly pay now; but it may one day."""
     verdict, pauses = no(), []
-    for _ in range(8):
+    for _ in range(12):
         pauses.append(verdict.pause)
         verdict = no(before=verdict, now=verdict.again_at)
     assert pauses[0] == FIRST_PAUSE
