@@ -93,6 +93,12 @@ class AgentProgram:
         """Whether it has ended by itself."""
         return self._popen is not None and self._popen.poll() is not None
 
+    @property
+    def end(self) -> str:
+        """How it has ended, and what it said: for a test that did not mean it to."""
+        code = None if self._popen is None else self._popen.poll()
+        return f"exit code {code} (below zero: a signal), after saying:\n{self.said[-3000:]}"
+
     def helpers(self) -> list[int]:
         """The processes that trace for it."""
         found = []
@@ -126,7 +132,7 @@ class AgentProgram:
 
         def has_said() -> bool:
             if self.has_ended():
-                raise RuntimeError(f"it has ended:\n{self.said[-3000:]}")
+                raise RuntimeError(self.end)
             return words in self.said
 
         wait_until(has_said, seconds, f"the agent says: {words}", poll=0.02)

@@ -264,7 +264,7 @@ def _kill(kills: int, scene: Scene, chance: random.Random, own: set[int]) -> Cou
             assert kernel.counter("run") == 0
         else:
             how["SIGKILL"] += 1
-            assert not agent.has_ended(), agent.said
+            assert not agent.has_ended(), agent.end
             agent.kill()
         scene.assert_nobody_is_traced()
         scene.assert_record_is_true(own)

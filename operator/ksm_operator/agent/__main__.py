@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until SIGTERM; return its exit status."""
     options = _parse(arguments)
     logs.configure(options.log_level)
+    faulthandler.enable()  # an agent that crashes below Python says where
     try:
         return run(options)
     except (ApiError, StateError, OSError) as error:
