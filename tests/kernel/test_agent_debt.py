@@ -6,13 +6,22 @@ On a large one it would take all of the memory that others use: a virtual machin
 from pathlib import Path
 
 from kernel.conftest import Cgroup, Holders, Start, intact, wait_until
-from kernel.pods import MIB
+from kernel.pods import MIB, no_kill
 from kernel.test_release import merged
 from kernel.whole_agent import record, running
-from ksm_operator.kernel import Hierarchy, Tracer, enrol, node_headroom, read_meminfo
+from ksm_operator.kernel import (
+    Hierarchy,
+    Tracer,
+    enrol,
+    node_headroom,
+    page_size,
+    read_meminfo,
+)
 from support import kernel
 
 SIZE = 64
+LEFT = 56
+"""MiB that the node has left but for what merging saves, which is more."""
 
 
 def test_merging_stops_until_the_node_could_take_what_is_merged(
@@ -44,3 +53,31 @@ def test_merging_stops_until_the_node_could_take_what_is_merged(
         wait_until(lambda: kernel.counter("run") == 1, "ksmd goes on")
         assert all(intact(target) for _, target in members)
     assert kernel.counter("run") == 0, "as when any agent ends"
+
+
+def test_all_that_is_merged_is_written_to_at_once(
+    *,
+    ksm_settings: dict[str, bytes],
+    holder: Holders,
+    cgroup: Cgroup,
+    hierarchy: Hierarchy,
+    tracer: Tracer,
+    start: Start,
+    tmp_path: Path,
+) -> None:
+    """The worst moment of all, on a node that was nearly full: nobody is killed for having merged.
+
+    What was saved is still there, since nobody grew into it, and the copies need no more than that.
+    """
+    members = [(one, holder(SIZE, one, "small")) for one in map(cgroup.child, ("one", "two"))]
+    for _, target in members:
+        enrol(target.process, tracer)
+    record(tmp_path, hierarchy, members, "Merging", reserve_percent=1)
+    with no_kill(hierarchy, *(one for one, _ in members)), running(start, tmp_path):
+        saved = kernel.counter("pages_sharing") * page_size()
+        filler = holder.others()((node_headroom(read_meminfo(), 0) - saved) // MIB - LEFT)
+        wait_until(lambda: all(merged(one) >= (SIZE - 1) * MIB for _, one in members), "merged")
+        for _, target in members:
+            target.tell("refill")
+        assert [target.line() for _, target in members] == ["intact", "intact"]
+        assert intact(filler)
