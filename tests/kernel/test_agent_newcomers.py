@@ -1,5 +1,7 @@
 """Who comes into a container after it was looked at, with real processes and real calls."""
 
+import contextlib
+
 import pytest
 
 from kernel.agents import WAIT
@@ -9,7 +11,7 @@ from ksm_operator.agent.metrics import Metrics
 from ksm_operator.agent.obey import Obedience
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd, Owner
-from ksm_operator.kernel import Hierarchy, KernelFeatures, KsmSysfs, Tracer
+from ksm_operator.kernel import Helper, Hierarchy, KernelFeatures, KsmSysfs, Tracer
 from support import kernel
 
 
@@ -62,6 +64,17 @@ def test_nothing_is_due_while_nobody_may_be_enrolled(
     assert not hands.accept(Owner(name="policy", uid="uid", generation=1), Ksmd(), lambda _: "")
 
     assert hands.attention.next_due() == float("inf")
+
+
+def test_the_helper_runs_before_the_first_container_comes(
+    hierarchy: Hierarchy, prctl: KernelFeatures
+) -> None:
+    """Else the program of that container has begun before the helper has."""
+    with contextlib.closing(Helper()) as helper:
+        host = Host(KsmSysfs(), hierarchy, prctl, helper, boot_time(), None)
+        hands = Obedience(host, State("boot"), lambda: None, Metrics("test"), lambda: False)
+        assert hands.accept(Owner(name="policy", uid="uid", generation=1), Ksmd(), lambda _: "")
+        assert helper.pid is not None
 
 
 def test_who_has_ended_is_forgotten_beside_those_that_live(

@@ -84,6 +84,16 @@ def test_every_visit_is_told_with_its_stop(start: Start, helper: Helper) -> None
     assert ends_well(target)
 
 
+def test_it_can_be_there_before_the_first_call(start: Start, helper: Helper) -> None:
+    """Its start takes longer than a runtime needs to turn into a container's program."""
+    helper.start()
+    pid = pid_of(helper)
+    helper.start()
+    assert isinstance(helper.call(start(code=WAIT).process, [ASK]), Visit)
+    assert pid_of(helper) == pid, "it is the one that made the call"
+    assert helper.deaths == 0
+
+
 @pytest.mark.usefixtures("prctl")
 def test_it_enrols_and_releases(start: Start, helper: Helper) -> None:
     """It makes the same calls as the tracer in this process does."""

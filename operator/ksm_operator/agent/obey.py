@@ -175,6 +175,7 @@ class Obedience:
             self._optional_written = False
         if not self._optional_written:
             self._optional_written = True
+            self._host.tracer.start()
             self.apply_optional(ksmd)
         return not self.troubles.read_only
 

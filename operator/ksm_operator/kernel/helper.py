@@ -153,7 +153,7 @@ class _Running:
 class Helper:
     """Makes processes run system calls as `Tracer` does, in a process that is hard to kill.
 
-    It is started with the first call and ends when `close` is called or the agent is gone.
+    It is started by `start` or the first call and ends when `close` is called or the agent is gone.
     Callers on any thread wait for each other.
 
     Attributes:
@@ -187,6 +187,21 @@ class Helper:
     def failing(self) -> bool:
         """It died three times within a minute; it is started again, with pauses."""
         return self._deaths.are_many(time.monotonic())
+
+    def start(self) -> None:
+        """Start it unless it runs: it takes longer than a runtime needs to start a program.
+
+        Where that fails, the next call tries again and tells why.
+        """
+        with self._lock:
+            if self._running is not None or self._deaths.pause(time.monotonic()):
+                return
+            try:
+                self._running = _Running()
+            except KernelError:
+                return
+            except (OSError, EOFError, ValueError):
+                self._bury()
 
     def call(self, process: Process, calls: Sequence[Syscall]) -> Visit:
         """Let the process make these system calls; see `Tracer.call` for what it raises.
