@@ -8,7 +8,6 @@ that merging makes room there first.
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.headroom import cgroup_levels
@@ -34,8 +33,7 @@ def has_headroom(levels: Iterable[Level]) -> bool:
 
 def may_join(hierarchy: Hierarchy, path: str) -> bool:
     """Tell whether a container has room for merging, by its own limit and its pod's."""
-    levels = cgroup_levels(hierarchy, hierarchy.path(path))
-    return has_headroom(islice(levels, OWN_LEVELS))
+    return has_headroom(cgroup_levels(hierarchy, hierarchy.path(path), most=OWN_LEVELS))
 
 
 def without_headroom(seen: Mapping[str, Seen], paths: Iterable[str]) -> list[str]:

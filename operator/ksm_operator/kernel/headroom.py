@@ -158,15 +158,20 @@ def level_headroom(limit: int, usage: int, reclaimable: int) -> int:
     return limit - max(0, usage - reclaimable)
 
 
-def cgroup_levels(hierarchy: Hierarchy, directory: Path) -> list[Level]:
+def cgroup_levels(hierarchy: Hierarchy, directory: Path, *, most: int | None = None) -> list[Level]:
     """Every cgroup from this one up to the root of the hierarchy, with its room.
 
     A cgroup that has gone counts as having no limit.
+
+    Args:
+        hierarchy: the memory hierarchy of the node.
+        directory: the cgroup's directory, below `hierarchy.mount`.
+        most: levels that are looked at; the others are not read. None for all.
     """
     read = _read_v1 if hierarchy.version == 1 else _read_v2
     return [
         Level(hierarchy.name(level), min(read(level), default=None))
-        for level in path_up(hierarchy, directory)
+        for level in path_up(hierarchy, directory)[:most]
     ]
 
 

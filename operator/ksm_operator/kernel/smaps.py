@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MERGEABLE = "mg"
 LOCKED = "lo"
 USERFAULTFD = frozenset({"um", "uw", "ui"})
+SIZES = frozenset({"Rss", "Anonymous", "AnonHugePages", "KSM"})
+"""Lines of a range that are read, in kB."""
 ABOVE_BIT_31 = frozenset({"ui", "ss", "mt", "sl"})
 """Userfaultfd minor faults, shadow stacks, memory tags, sealed: flags that need 64 bits."""
 
@@ -92,17 +94,17 @@ def parse_vmas(text: str) -> list[Vma]:
             )
 
     for line in text.splitlines():
-        parsed = _header(line)
-        if parsed is not None:
+        name, _, value = line.partition(":")
+        # A range has two dozen lines; the time that they take is the runtime's head start.
+        if name in SIZES:
+            numbers[name] = 1024 * (parse_count(value.removesuffix(" kB")) or 0)
+        elif name == "ProtectionKey":
+            numbers[name] = parse_count(value) or 0
+        elif name == "VmFlags":
+            flags = _flags(value)
+        elif "-" in name and (parsed := _header(line)) is not None:
             finish()
             header, numbers, flags = parsed, {}, frozenset()
-            continue
-        name, _, value = line.partition(":")
-        number = parse_count(value.removesuffix(" kB"))
-        if name == "VmFlags":
-            flags = _flags(value)
-        elif number is not None:
-            numbers[name] = number if name == "ProtectionKey" else number * 1024
     finish()
     return found
 

@@ -40,6 +40,7 @@ def test_the_tightest_level_is_named(tmp_path: Path) -> None:
     ]
     assert tightest(levels) == Level("/kubepods/pod", 10)
     assert tightest([Level("/", None)]) is None
+    assert cgroup_levels(Hierarchy(1, tmp_path, "/kubepods"), container, most=2) == levels[:2]
 
 
 def test_swap_limit_of_version_1(tmp_path: Path) -> None:
