@@ -109,7 +109,12 @@ class Watched:
         self.seen: ForeignSeen | None = None
         controller = "memory" if Path("/sys/fs/cgroup/memory").exists() else ""
         self.watch = ForeignWatch(
-            controller, self.news, shows_flag=shows_flag, listen=listen, own=1 << 30
+            controller,
+            self.news,
+            lambda _: (),
+            shows_flag=shows_flag,
+            listen=listen,
+            own=1 << 30,
         )
         self.watch.start()
 

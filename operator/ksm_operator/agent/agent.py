@@ -322,8 +322,9 @@ class Agent:
         listed = self._view.namespaces_listed and self._view.pods_are_listed
         if not listed and time.monotonic() < self._settling_until:
             return  # who belongs to the domain is not known yet
-        domain = set(self._state.containers) | set(self._view.to_merge())
-        if self._neighbours.follow(domain, set(self._view.containers), self._view.pods):
+        enrolled = self._state.containers.keys()
+        domain = enrolled | set(self._view.to_merge())
+        if self._neighbours.follow(domain, set(self._view.containers), self._view.pods, enrolled):
             self._happened = True
         policy = self._told.policy
         wanted = policy.isolation.on_foreign_merging if policy is not None else "Pause"

@@ -1,9 +1,10 @@
 """A thread that sees processes ask for merging by themselves.
 
 Where the kernel tells (`KsmEnterEvents`) it is seen at once, else by going over all processes
-again and again, a few at a time. All of them are gone over at the start, once a minute, and when
-something may have been missed. Whoever was seen once is looked at every second for as long as it
-lives: the kernel does not tell when it asks anew, nor when it stops.
+again and again, a few at a time. All of them are gone over at the start and when something may have
+been missed; once a minute, all but those in containers that are enrolled. Whoever was seen once is
+looked at every second for as long as it lives: the kernel does not tell when it asks anew, nor when
+it stops.
 """
 
 from __future__ import annotations
@@ -76,12 +77,14 @@ class ForeignWatch(threading.Thread):
 
     Attributes:
         domain: cgroup paths of the containers that belong together.
+        enrolled: those of them whose processes need not be looked at one by one.
     """
 
     def __init__(
         self,
         controller: str,
         news: queue.SimpleQueue[News],
+        members: Callable[[str], Iterable[int]],
         *,
         shows_flag: bool,
         listen: Callable[[], KsmEnterEvents] = KsmEnterEvents,
@@ -92,13 +95,16 @@ class ForeignWatch(threading.Thread):
         Args:
             controller: of the memory hierarchy, as /proc/PID/cgroup names it.
             news: where to bring them.
+            members: asked for the pids in a container, by its cgroup path.
             shows_flag: whether this kernel says who merges (6.14).
             listen: begins to listen to the kernel, or raises `Unsupported`.
             own: pid whose children are never foreign; the agent's own if not given.
         """
         super().__init__(name="foreign mergers", daemon=True)
         self.domain: frozenset[str] = frozenset()
+        self.enrolled: frozenset[str] = frozenset()
         self._controller = controller
+        self._members = members
         self._news = news
         self._own = own or os.getpid()
         self._revisit_seconds = REVISIT_SECONDS if shows_flag else REVISIT_CLOSELY_SECONDS
@@ -119,9 +125,12 @@ class ForeignWatch(threading.Thread):
         self._listen = listen
         self._events: KsmEnterEvents | None = None
 
-    def take_domain(self, domain: AbstractSet[str], *, look: bool) -> None:
+    def take_domain(
+        self, domain: AbstractSet[str], enrolled: AbstractSet[str], *, look: bool
+    ) -> None:
         """Know who belongs together from now on, and look who has left if told to."""
         self.domain = frozenset(domain)
+        self.enrolled = frozenset(enrolled)
         self._missed |= look
 
     def ask(self) -> int:
@@ -247,7 +256,8 @@ class ForeignWatch(threading.Thread):
             self._round_begun = now
             self._hurry, self._missed = hurry, False
             self._managers = set()
-            self._round = deque(sorted(pids()))
+            known = set() if hurry else self._enrolled_pids()
+            self._round = deque(sorted(pid for pid in pids() if pid not in known))
         if not self._round or (now < self._next_slice and not self._hurry):
             return
         while self._round and not self._ended:
@@ -262,6 +272,10 @@ class ForeignWatch(threading.Thread):
             self._done = self._begun if self._hurry else self._done
             told = self._events is not None
             self._next_round = now + (ROUND_SECONDS if told else ROUND_UNTOLD_SECONDS)
+
+    def _enrolled_pids(self) -> set[int]:
+        """Most processes of a full node, for one read for each of their containers."""
+        return {pid for path in self.enrolled & self.domain for pid in self._members(path)}
 
     def _tell(self) -> None:
         if not self._done:

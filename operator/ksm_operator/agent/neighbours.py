@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.cgroups import processes_in
 from ksm_operator.agent.foreign_watch import ForeignWatch
 from ksm_operator.agent.isolation import Isolation, Named
 from ksm_operator.agent.managers import who_manages
@@ -50,6 +51,7 @@ class Neighbours:
         self._watch = ForeignWatch(
             "memory" if host.hierarchy.version == 1 else "",
             news,
+            lambda path: processes_in(host.hierarchy, path),
             shows_flag=host.features.ksm_stat_shows_flag,
         )
 
@@ -70,6 +72,7 @@ class Neighbours:
         domain: AbstractSet[str],
         containers: AbstractSet[str],
         pods: Mapping[str, ObjectMeta],
+        enrolled: AbstractSet[str] = frozenset(),
     ) -> bool:
         """Find out who merges outside of the domain; call it before anything is enrolled.
 
@@ -77,12 +80,15 @@ class Neighbours:
             domain: cgroup paths of the containers that belong together.
             containers: of all that are on the node.
             pods: metadata of the node's pods, by the uid in their cgroups' names.
+            enrolled: those of the domain who merge. Who manages ksmd is looked for everywhere else,
+                so that nothing is overlooked before the node is taken.
 
         Returns:
             Whether isolation was just broken or restored, or is known for the first time.
         """
         # Who has left may merge by himself.
-        self._watch.take_domain(domain, look=bool((self._watch.domain - domain) & containers))
+        left = (self._watch.domain - domain) & containers
+        self._watch.take_domain(domain, enrolled, look=bool(left))
         if self._seen is None:
             return False
         now, before = time.monotonic(), self.isolation
