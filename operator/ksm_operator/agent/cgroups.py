@@ -29,6 +29,7 @@ from ksm_operator.kernel import (
 
 if TYPE_CHECKING:
     import queue
+    from collections.abc import Collection
 
     from ksm_operator.kernel import Hierarchy, Process
 
@@ -64,10 +65,18 @@ def processes_in(hierarchy: Hierarchy, path: str) -> list[int]:
     return [pid for directory in walk(hierarchy.path(path)) for pid in pids(directory)]
 
 
-def living_in(hierarchy: Hierarchy, path: str) -> list[Process]:
-    """Return who lives in a container's cgroup now, the oldest first."""
+def living_in(hierarchy: Hierarchy, path: str, but: Collection[int] = frozenset()) -> list[Process]:
+    """Return who lives in a container's cgroup now, the oldest first.
+
+    Args:
+        hierarchy: of the memory controller.
+        path: the container's cgroup.
+        but: pids of those that are left out; they cost nothing.
+    """
     found = []
     for pid in processes_in(hierarchy, path):
+        if pid in but:
+            continue
         try:
             found.append(find_process(pid))
         except KernelError:

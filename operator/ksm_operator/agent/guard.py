@@ -111,7 +111,8 @@ class Guard:
         hierarchy = self._host.hierarchy
         for container in list(self._state.containers.values()):
             # Children that were forked since share pages with everybody whose parents do.
-            adopt_all(living_in(hierarchy, container.path), container)
+            known = {one.pid for one in container.enrolled | container.own}
+            adopt_all(living_in(hierarchy, container.path, known), container)
             yield 0.0
         return (
             yield from relieve(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLONE_NEWCGROUP = 0x02000000
+LINKS_WITHOUT_CHILDREN = 2
+READ_BYTES = 1 << 16
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
@@ -156,6 +158,9 @@ def walk(directory: Path) -> Iterator[Path]:
     """This cgroup and all below it; one that vanishes meanwhile is passed over."""
     yield directory
     try:
+        # Counted by the kernel (kernfs_iop_getattr); others than two say nothing on some systems.
+        if os.stat(directory).st_nlink == LINKS_WITHOUT_CHILDREN:  # noqa: PTH116 - for every glance
+            return
         with os.scandir(directory) as entries:
             below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
@@ -167,11 +172,18 @@ def walk(directory: Path) -> Iterator[Path]:
 def pids(directory: Path) -> list[int]:
     """Processes in this very cgroup; none if it has gone or holds threads only."""
     try:
-        text = (directory / "cgroup.procs").read_text(encoding="ascii", errors="replace")
+        fd = os.open(f"{directory}/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            chunks = []
+            while chunk := os.read(fd, READ_BYTES):
+                chunks.append(chunk)
+        finally:
+            os.close(fd)
     except OSError:
         return []
+    words = b"".join(chunks).decode(errors="replace").split()
     # 0 stands for a process outside of the reader's pid namespace.
-    return [pid for pid in map(parse_count, text.split()) if pid]
+    return [pid for pid in map(parse_count, words) if pid]
 
 
 def join_host_cgroup_namespace(*, proc: Path = PROC) -> None:
