@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksm_operator.agent import http, logs
+from ksm_operator.agent import http, logs, memory
 from ksm_operator.agent.agent import Agent
 from ksm_operator.agent.client import Access, ApiError, Client
 from ksm_operator.agent.host import Host, Obstacle, boot_id, open_host
@@ -32,6 +32,7 @@ STATE_DIRECTORY = Path("/run/ksm-operator")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until SIGTERM; return its exit status."""
+    memory.keep_one_heap()
     options = _parse(arguments)
     logs.configure(options.log_level)
     faulthandler.enable()  # an agent that crashes below Python says where
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     gate = None if options.open_metrics else http.gate(client)
     http.serve(options.http_port, metrics, agent.silent_for, gate)
     log.info("started", extra={"node": options.node, "version": agent_version})
+    memory.settle()
     agent.run()
     if isinstance(host, Host):
         host.tracer.close()
