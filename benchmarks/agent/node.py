@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import yaml
@@ -24,6 +25,8 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 NODE: Final = "bench"
 NAMESPACE: Final = "bench"
 AGENT_SECONDS: Final = 40.0
+MEMORY: Final = Path("/dev/shm")
+"""A file system without a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Pod:
 class Agent:
     """The command of the agent's pod, run outside of one."""
 
-    def __init__(self, control_plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, control_plane: ControlPlane, folder: Path, run: Path) -> None:
         token = folder / "token"
         token.write_text(control_plane.administrator)
         with socket.socket() as one:
@@ -52,7 +55,7 @@ class Agent:
         self.popen = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "ksm_operator.agent"),
-                *("--node", NODE, "--state-dir", str(folder / "state")),
+                *("--node", NODE, "--state-dir", str(run)),
                 *("--server", control_plane.api.server, "--token-file", str(token)),
                 *("--ca-file", str(control_plane.api.authority), "--http-port", str(port)),
             ],
@@ -78,6 +81,8 @@ class Agent:
 class PlayedNode:
     """A context: one node, its namespace, its KSMNode and, from `start_agent` on, its agent.
 
+    The agent's record is kept in memory, as under a node's /run.
+
     Attributes:
         agent: the one that runs; None before and between.
     """
@@ -86,6 +91,7 @@ class PlayedNode:
         self.agent: Agent | None = None
         self._control_plane = control_plane
         self._folder = folder
+        self._run = TemporaryDirectory(dir=MEMORY)
 
     def __enter__(self) -> Self:
         crds = [
@@ -131,12 +137,13 @@ class PlayedNode:
         trace: TracebackType | None,
     ) -> None:
         self.stop_agent()
+        self._run.cleanup()
         if isinstance(error, Exception):
             print((self._folder / "agent.log").read_text(encoding="utf-8")[-3000:])
 
     def start_agent(self) -> None:
         """Start the agent; it may not have begun to listen yet."""
-        self.agent = Agent(self._control_plane, self._folder)
+        self.agent = Agent(self._control_plane, self._folder, Path(self._run.name))
 
     def stop_agent(self) -> None:
         """Stop it if it runs."""
