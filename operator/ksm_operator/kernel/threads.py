@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.blocking import (
@@ -28,6 +28,9 @@ ENOUGH: Final = 16
 
 MOST_ARGUMENTS: Final = 6
 """Of a system call, which is how many the kernel prints of every one."""
+
+MOST_STACK_BYTES: Final = 1 << 30
+"""No main thread's own stack reaches down further."""
 
 SAMPLES: Final = 16
 """Looks in a row in which a thread has to be seen running."""
@@ -74,11 +77,14 @@ class Candidate:
         tid: its thread id.
         suitability: how well it serves.
         blocked_in: name of the system call that it waits in, `running` if it does not wait.
+        off_stack: it is the main thread and runs on another stack than the kernel made for it, as
+            in a runtime with stacks of its own: most likely it has no way back by itself.
     """
 
     tid: int
     suitability: Suitability
     blocked_in: str
+    off_stack: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +169,27 @@ def _look(
         return Unsuitable("Exiting", f"thread {tid}")
     except KernelError as error:
         return Unsuitable("NotReadable", str(error))
-    return judge(tid, stat, syscall, channel, names)
+    seen = judge(tid, stat, syscall, channel, names)
+    if isinstance(seen, Candidate) and tid == process.pid and is_off_stack(syscall, stat):
+        return replace(seen, off_stack=True)
+    return seen
+
+
+def is_off_stack(syscall: str, stat: Stat) -> bool:
+    """Whether a main thread that waits runs on another stack than its program began on.
+
+    Args:
+        syscall: /proc/TID/syscall, whose last words are the stack pointer and the address of code.
+        stat: of the thread.
+    """
+    words = syscall.split()
+    if len(words) < 2 or not stat.start_stack:  # noqa: PLR2004 - it runs
+        return False
+    try:
+        below = stat.start_stack - int(words[-2], 16)
+    except ValueError:
+        return False
+    return not 0 <= below < MOST_STACK_BYTES
 
 
 def wait_for_moment(
@@ -223,15 +249,18 @@ def _survey(process: Process, names: Mapping[int, str], proc: Path) -> _Survey:
     return _Survey(survey.waiting, survey.running, refusal)
 
 
-def preference(candidate: Candidate, process: Process) -> tuple[int, bool, bool]:
+def preference(candidate: Candidate, process: Process) -> tuple[bool, int, bool, bool]:
     """The order in which threads are tried, smallest first.
 
     A thread whose call is simply made again before one that may see a 0 in the end; one that never
     sees EINTR before one that does if we die right after the stop; and the main thread before the
-    others, because its stack is known for one.
+    others, because its stack is known for one. Last of all one that will most likely be let go
+    again, because it has no way back and its call must not answer 0: by then a container's runtime
+    may have become its program.
     """
     sees_eintr = candidate.blocked_in in ALWAYS_EINTR
-    return candidate.suitability, sees_eintr, candidate.tid != process.pid
+    in_vain = candidate.off_stack and candidate.suitability is not Suitability.ZERO_IS_LEGAL
+    return in_vain, candidate.suitability, sees_eintr, candidate.tid != process.pid
 
 
 def _in_order(candidates: list[Candidate], process: Process) -> list[Candidate]:

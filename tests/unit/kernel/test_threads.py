@@ -1,5 +1,7 @@
 """Which thread may be stopped: decided from text alone, so every row can be tried."""
 
+from dataclasses import replace
+
 import pytest
 
 from ksm_operator.kernel import aarch64
@@ -13,7 +15,13 @@ from ksm_operator.kernel.blocking import (
     suitability,
 )
 from ksm_operator.kernel.procfs import Process, Stat
-from ksm_operator.kernel.threads import Candidate, Unsuitable, judge, preference
+from ksm_operator.kernel.threads import (
+    Candidate,
+    Unsuitable,
+    is_off_stack,
+    judge,
+    preference,
+)
 from ksm_operator.kernel.x86_64 import NAMES, NUMBERS
 
 
@@ -158,6 +166,32 @@ def test_order_of_choice() -> None:
     turned = ordered[::-1]
     turned.sort(key=lambda seen: preference(seen, leader))
     assert turned == ordered
+
+
+def test_a_main_thread_on_another_stack_comes_last() -> None:
+    """It is let go again, and a runtime has become the container's program by then."""
+    leader = Process(7, 1)
+    other = Candidate(8, Suitability.ZERO_IS_LEGAL, "futex")
+    main = Candidate(7, Suitability.RESTARTABLE, "openat", off_stack=True)
+    assert min((main, other), key=lambda seen: preference(seen, leader)) is other
+    waits = replace(main, suitability=Suitability.ZERO_IS_LEGAL)
+    assert min((waits, other), key=lambda seen: preference(seen, leader)) is waits
+
+
+@pytest.mark.parametrize(
+    ("syscall", "off"),
+    [
+        ("257 0x0 0x0 0x0 0x0 0x0 0x0 0x7ffc00001000 0x4a1000\n", False),
+        ("257 0x0 0x0 0x0 0x0 0x0 0x0 0xc000012345 0x4a1000\n", True),
+        ("-1 0xc000012345 0x4a1000\n", True),
+        ("running\n", False),
+        ("", False),
+    ],
+)
+def test_where_a_main_thread_runs(syscall: str, *, off: bool) -> None:
+    """Go's goroutines are on the heap, far from the stack that the kernel made."""
+    assert is_off_stack(syscall, replace(stat(), start_stack=0x7FFC00002000)) is off
+    assert not is_off_stack(syscall, stat()), "it is not told"
 
 
 @pytest.mark.parametrize("text", ["", "-1 0x7ffc 0x7f00\n", "99999 0x0\n"])
