@@ -10,7 +10,7 @@ LABEL = "local-cluster.ksm-operator.dev/kernel"
 """Label and taint of the local cluster's virtual nodes."""
 
 IMAGE = "localhost/ksm-operator-busybox:1"
-NAMESPACE = "ksm-operator-tests-eyes"
+NAMESPACE = "ksm-operator-tests-eyes-{kernel}"
 
 # Without programs for what a shell does by itself: each costs an emulated machine milliseconds.
 _LOOK = """
@@ -20,8 +20,12 @@ for pid in [0-9]*; do
   read -r cgroup <$pid/cgroup || continue
   case $cgroup in *kubepods*) ;; *) continue ;; esac
   read -r stat <$pid/stat && set -- ${stat##*) } || continue
-  read -r pages <$pid/ksm_merging_pages || continue
-  echo process $pid ${20} $(grep -c 'ksm_merge_any: yes' $pid/ksm_stat) $pages $cgroup
+  pages= merges=
+  while read -r name value; do
+    case $name in ksm_merging_pages) pages=$value ;; ksm_merge_any:) merges=$value ;; esac
+  done <$pid/ksm_stat || continue
+  [ "$merges" ] || { grep -q '^VmFlags:.* mg' $pid/smaps && merges=yes || merges=no; }
+  echo process $pid ${20} $merges ${pages:-0} $cgroup
 done 2>/dev/null
 cd /sys/kernel/mm/ksm
 for file in $(find . -type f -perm -200); do
@@ -40,7 +44,8 @@ class Seen:
     Attributes:
         pid: Its number there.
         start: When it started, in clock ticks since that machine's boot.
-        merges: Whether it merges whatever it maps (Linux 6.14 or newer says so).
+        merges: Whether it merges whatever it maps; before Linux 6.14, which says so, whether any of
+            its ranges is marked.
         merged_pages: How many of its pages are merged now.
         cgroup: Its path in the hierarchy of version 2.
     """
@@ -73,26 +78,43 @@ class View:
         return [one for one in self.processes if any(each in one.cgroup for each in containers)]
 
 
-def placed(name: str, namespace: str, kernel: str, script: str) -> dict[str, Any]:
-    """A pod that runs a shell script on the virtual node with this kernel."""
+def onto(pod: dict[str, Any], kernel: str) -> dict[str, Any]:
+    """The same pod, for the virtual node with this kernel."""
+    where = {
+        "nodeSelector": {LABEL: kernel},
+        "tolerations": [{"key": LABEL, "operator": "Exists"}],
+    }
+    return pod | {"spec": pod["spec"] | where}
+
+
+def placed(name: str, namespace: str, kernel: str, script: str, memory: str = "") -> dict[str, Any]:
+    """A pod that runs a shell script on the virtual node with this kernel.
+
+    Args:
+        name: its name.
+        namespace: where.
+        kernel: which node.
+        script: for sh.
+        memory: its limit, a Kubernetes quantity; none if empty.
+    """
     container = {
         "name": "main",
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
         "command": ["sh", "-c", script],
+        "resources": {"limits": {"memory": memory}} if memory else {},
     }
-    return {
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
-            "nodeSelector": {LABEL: kernel},
-            "tolerations": [{"key": LABEL, "operator": "Exists"}],
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 0,
             "containers": [container],
         },
     }
+    return onto(pod, kernel)
 
 
 class Guest:
@@ -101,18 +123,20 @@ class Guest:
     Attributes:
         node: Its name.
         kernel: Its kernel's name.
+        eyes: The namespace of the pod that looks.
     """
 
     def __init__(self, kubectl: Kubectl, kernel: str) -> None:
         self.node = f"vm-{kernel}"
         self.kernel = kernel
+        self.eyes = NAMESPACE.format(kernel=kernel.replace(".", "-"))
         self._kubectl = kubectl
 
     def open_eyes(self) -> None:
         """Start the pod that looks, and do not wait for it."""
-        metadata = {"name": NAMESPACE, "labels": {OF_TESTS: "true"}}
+        metadata = {"name": self.eyes, "labels": {OF_TESTS: "true"}}
         self._kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-        pod = placed("eyes", NAMESPACE, self.kernel, "sleep 1000000")
+        pod = placed("eyes", self.eyes, self.kernel, "sleep 1000000")
         pod["spec"] |= {"hostPID": True, "hostNetwork": True}
         pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
         self._kubectl.apply(pod)
@@ -127,20 +151,26 @@ class Guest:
 
     def close_eyes(self) -> None:
         """Take it away."""
-        self._kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+        self._kubectl("delete", "namespace", self.eyes, "--ignore-not-found", "--wait=false")
+
+    def run(self, script: str) -> str:
+        """What a shell script says there."""
+        return self._kubectl("exec", "-n", self.eyes, "eyes", "--", "sh", "-c", script).stdout
 
     def look(self) -> View:
         """What is there now."""
-        said = self._kubectl("exec", "-n", NAMESPACE, "eyes", "--", "sh", "-c", _LOOK).stdout
+        said = self.run(_LOOK)
         release, processes, settings, killed = "", [], {}, 0
         for kind, *words in map(str.split, said.splitlines()):
             match kind:
                 case "release":
                     release = words[0]
                 case "process":
-                    pid, start, merges, pages = map(int, words[:4])
-                    cgroup = words[-1].removeprefix("0::")
-                    processes.append(Seen(pid, start, bool(merges), pages, cgroup))
+                    pid, start, merges, pages, cgroup = words
+                    cgroup = cgroup.removeprefix("0::")
+                    processes.append(
+                        Seen(int(pid), int(start), merges == "yes", int(pages), cgroup)
+                    )
                 case "setting":
                     settings[words[0]] = " ".join(words[1:])
                 case "killed":

@@ -25,6 +25,14 @@ signal.pause()
 """
 """A service as they are: the standard library loaded, a worker forked, a helper program run."""
 
+INTRUDE = """
+import ctypes, os, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+ctypes.CDLL(None).prctl(67, 1, 0, 0, 0)
+signal.pause()
+"""
+"""What asks for merging by itself, as any pod may (PR_SET_MEMORY_MERGE)."""
+
 
 @dataclass(frozen=True)
 class Process:

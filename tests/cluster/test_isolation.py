@@ -1,16 +1,9 @@
 """A pod outside of the domain comes into the kernel's pool: said, and paused for."""
 
 from cluster.command import condition, wait_until
-from cluster.pods import pod
+from cluster.pods import INTRUDE, pod
 from cluster.stage import Stage
 from support import kernel
-
-INTRUDES = """
-import ctypes, os, signal
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-ctypes.CDLL(None).prctl(67, 1, 0, 0, 0)
-signal.pause()
-"""
 
 
 def _runs(stage: Stage, value: int, why: str) -> None:
@@ -24,7 +17,7 @@ def test_a_pod_outside_the_domain_stops_merging_until_it_goes(stage: Stage) -> N
     stage.wait_until_ready(policy)
     _runs(stage, 1, "the domain is alone")
     other = stage.namespace("other", labels={})
-    stage.kubectl.apply(pod("intruder", other, program=INTRUDES))
+    stage.kubectl.apply(pod("intruder", other, program=INTRUDE))
     name = f"{other}/intruder"
 
     _runs(stage, 0, "it is not alone")

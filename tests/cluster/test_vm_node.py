@@ -1,57 +1,85 @@
-"""A second node: an emulated machine with another kernel, cgroup version 2 and systemd's cgroups.
+"""More nodes: emulated machines with other kernels, cgroup version 2 and systemd's cgroups.
 
 What the other tests prove part by part on the first node is proved here at once, on the whole way
-that a policy takes: granted, enrolled, merged, told, released.
+that a policy takes: granted, enrolled, merged, told, released; and with a container that comes
+late, an agent that is killed, a process that kubectl exec starts, a pod that leaves and comes back,
+one that has no room, and one outside of the domain.
 """
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.command import REPOSITORY, Kubectl, wait_until
-from cluster.guest import NAMESPACE as EYES
-from cluster.guest import Guest, Seen, placed
-from cluster.operator_release import AGENT_SELECTOR, NAMESPACE
+from cluster.command import REPOSITORY, Kubectl, condition, wait_until
+from cluster.guest import Guest, Seen, onto, placed
+from cluster.operator_release import AGENT_LABEL, AGENT_SELECTOR, NAMESPACE
+from cluster.pods import INTRUDE, pod
 from cluster.stage import Stage
 from cluster.traces import CLUSTER, traces
 
-KERNEL = "7"
+KERNELS = ("6.12", "7")
 SECONDS = 300
 """Whatever it is, an emulated machine beside other work is done by then."""
 
+LOOK_SECONDS = 4
+"""Between two looks at it: each takes a second of its processor."""
+
 PAGE = 4096
-HOLD_MEMORY = "held=$(seq 300000); sleep 1000000 & wait"
-"""A shell that holds 2 MB, the same in every pod, and a program that it runs beside itself."""
+MEBIBYTE = 1 << 20
+HOLD_MEMORY = """
+held=$(seq 300000); held=$held$held; held=$held$held; held=$held$held
+sleep 1000000 & wait
+"""
+"""A shell that holds 16 MB, the same in every pod, and a program that it runs beside itself."""
 PROCESSES_PER_POD = 2
-SAVED_BYTES = 3 << 19
+SAVED_BYTES = 12 * MEBIBYTE
 """One of two pods holds what it need not, but for ends of ranges and what ksmd has not come to."""
+
+LIMIT = "24Mi"
+FILL_MEMORY = """
+cd /sys/fs/cgroup
+chunk=$(seq 40000) number=0
+read -r most <memory.max
+while read -r now <memory.current && [ $((most - now)) -gt 2500000 ]; do
+  eval "held$number=\\$chunk" number=$((number + 1))
+done
+sleep 1000000 & wait
+"""
+"""A shell that fills its container up to 2.5 MB below the limit."""
+
+MERGE_LABEL = "ksm-operator.dev/merge"
 
 
 def _cluster(verb: str) -> None:
-    subprocess.run(
-        ["make", "-s", f"cluster-{verb}", f"NODES=vm:{KERNEL}"], cwd=REPOSITORY, check=True
-    )
+    nodes = ",".join(f"vm:{kernel}" for kernel in KERNELS)
+    subprocess.run(["make", "-s", f"cluster-{verb}", f"NODES={nodes}"], cwd=REPOSITORY, check=True)
 
 
-@pytest.fixture(scope="module")
-def guest(kubectl: Kubectl, operator_installed: None) -> Iterator[Guest]:
-    """The node, up for this module; one that was up is up again at the end."""
-    was_up = kubectl.find("node", f"vm-{KERNEL}") is not None
+@pytest.fixture
+def guests(kubectl: Kubectl, operator_installed: None) -> Iterator[list[Guest]]:
+    """The nodes, up for this test; if they were up they are up again at the end."""
+    made = [Guest(kubectl, kernel) for kernel in KERNELS]
+    were_up = all(kubectl.find("node", one.node) is not None for one in made)
     before = _machines()
     _cluster("up")
-    made = Guest(kubectl, KERNEL)
     try:
-        made.open_eyes()
-        made.wait_for_pods(EYES, SECONDS)
+        for one in made:
+            one.open_eyes()
+        for one in made:
+            made[0].wait_for_pods(one.eyes, SECONDS)
         yield made
     finally:
-        made.close_eyes()
+        for one in made:
+            one.close_eyes()
         _cluster("down")
-    _assert_gone(kubectl, made.node)
-    if was_up:
+    for one in made:
+        _assert_gone(kubectl, one.node)
+    if were_up:
         _cluster("up")
     else:
         assert _machines() == before
@@ -71,10 +99,11 @@ def _machines() -> dict[str, list[str]]:
     return {"emulators": emulators, "addresses": found["addresses"]}
 
 
-def _containers(kubectl: Kubectl, namespace: str) -> list[str]:
+def _containers(kubectl: Kubectl, namespace: str, *names: str) -> list[str]:
     return [
         status["containerID"].rpartition("/")[2]
         for manifest in kubectl.items("pods", "-n", namespace)
+        if manifest["metadata"]["name"] in names
         for status in manifest.get("status", {}).get("containerStatuses", [])
         if status.get("containerID")
     ]
@@ -91,41 +120,78 @@ def _same(processes: list[Seen]) -> set[tuple[int, int]]:
 
 
 @pytest.mark.timeout(5 * SECONDS, func_only=True)
-def test_a_policy_from_grant_to_release(guest: Guest, kubectl: Kubectl) -> None:
-    """The whole promise, where cgroups have version 2 and systemd makes them."""
-    with Stage(kubectl, guest.node) as stage:
+def test_a_policy_from_grant_to_release(guests: list[Guest], kubectl: Kubectl) -> None:
+    """The whole promise, where cgroups have version 2 and systemd makes them.
+
+    On both nodes at once, each with a policy of its own: most of the time one waits for them.
+    """
+    with ThreadPoolExecutor(len(guests)) as pool:
+        for done in [pool.submit(_go_all_the_way, one, kubectl) for one in guests]:
+            done.result()
+
+
+class NodeStage(Stage):
+    """One of several stages at the same time, each with a node of its own."""
+
+    def what_remains(self) -> list[str]:
+        """What the operator still has on this node."""
+        node = self.kubectl.find("node", self.node) or {}
+        labelled = AGENT_LABEL in node.get("metadata", {}).get("labels", {})
+        return [
+            *(["its KSMNode"] if self.kubectl.find("ksmnode", self.node) else []),
+            *(["its label"] if labelled else []),
+            *(agent["metadata"]["name"] for agent in _agents(self)),
+        ]
+
+
+def _agents(stage: Stage) -> list[dict[str, Any]]:
+    where = f"--field-selector=spec.nodeName={stage.node}"
+    return stage.kubectl.items("pods", "-n", NAMESPACE, "-l", AGENT_SELECTOR, where)
+
+
+def _go_all_the_way(guest: Guest, kubectl: Kubectl) -> None:
+    with NodeStage(kubectl, guest.node) as stage:
         namespace = stage.namespace()
+        stage.kubectl.apply(placed("full-0", namespace, guest.kernel, FILL_MEMORY, LIMIT))
         _start_pods(stage, guest, namespace, "pod-0")
         before = guest.look()
-        assert before.release.startswith(f"{KERNEL}.")
+        assert before.release.startswith(f"{guest.kernel}.")
         assert not any(one.merges or one.merged_pages for one in before.processes)
         for one in before.processes:
-            assert one.cgroup.startswith("/kubepods.slice/kubepods-besteffort.slice/kubepods-")
+            assert one.cgroup.startswith("/kubepods.slice/kubepods-")
             assert one.cgroup.endswith(".scope")
         policy = stage.policy(
             nodeSelector={"matchLabels": {"kubernetes.io/hostname": guest.node}},
-            # A smart scan skips pages that were alone before: those of two pods could go on taking
-            # turns, and never be looked at in one scan.
-            ksmd={"cpuLimit": "1", "smartScan": False},
+            ksmd={"cpuLimit": "1"},
         )
         stage.wait_until_ready(policy, timeout=SECONDS)
-        agents = kubectl.items("pods", "-n", NAMESPACE, "-l", AGENT_SELECTOR)
-        assert [agent["spec"]["nodeName"] for agent in agents] == [guest.node]
+        assert len(_agents(stage)) == 1
         _start_pods(stage, guest, namespace, "late-0")
 
         status = wait_until(lambda: _saving(stage), SECONDS, "the KSMNode says what is saved")
-        assert status["kernel"]["release"].startswith(f"{KERNEL}.")
-        assert status["pods"] == {"matched": 2, "merging": 2, "skipped": []}
-        everyone = guest.look().of(_containers(kubectl, namespace))
+        assert status["kernel"]["release"].startswith(f"{guest.kernel}.")
+        assert status["pods"]["matched"] == 3
+        assert status["pods"]["merging"] == 2
+        assert "NoHeadroom" in {one["reason"] for one in status["containers"]["skipped"]}
+        everyone = guest.look().of(_containers(kubectl, namespace, "pod-0", "late-0"))
         assert len(everyone) == 2 * PROCESSES_PER_POD, everyone
         assert all(one.merges for one in everyone), everyone
         assert sum(one.merged_pages for one in everyone) * PAGE > SAVED_BYTES, everyone
+        full = guest.look().of(_containers(kubectl, namespace, "full-0"))
+        assert full
+        assert not any(one.merges for one in full), full
 
+        _kill_agent(stage, guest)
+        assert _same(everyone) <= _same([one for one in guest.look().processes if one.merges])
+        _exec(stage, guest, namespace)
+        _leave_and_come_back(stage, guest, namespace)
+        _intrude(stage, guest)
         _release(stage, guest)
 
         after = guest.look()
         # The same processes as before: none was killed, no container was restarted.
-        assert _same(after.of(_containers(kubectl, namespace))) == _same(everyone)
+        alive = after.of(_containers(kubectl, namespace, "pod-0", "late-0", "full-0"))
+        assert _same(everyone) | _same(full) <= _same(alive)
         assert not any(one.merges or one.merged_pages for one in after.processes), after.processes
         assert after.settings == before.settings
         assert after.killed == before.killed
@@ -134,6 +200,86 @@ def test_a_policy_from_grant_to_release(guest: Guest, kubectl: Kubectl) -> None:
 def _saving(stage: Stage) -> dict[str, Any]:
     status = stage.node_status()
     return status if status["memory"]["savedBytes"] > SAVED_BYTES else {}
+
+
+def _kill_agent(stage: Stage, guest: Guest) -> None:
+    """SIGKILL, and the kubelet starts the next one, which goes on."""
+
+    def restarts() -> int:
+        (agent,) = _agents(stage)
+        (status,) = agent["status"]["containerStatuses"]
+        return int(status["restartCount"]) if status["ready"] else -1
+
+    guest.run("kill -9 $(pidof ksm-agent)")
+    wait_until(lambda: restarts() == 1, SECONDS, "another agent is ready")
+    wait_until(lambda: stage.node_ready_reason() == "Merging", SECONDS, "it merges")
+
+
+def _exec(stage: Stage, guest: Guest, namespace: str) -> None:
+    """A process that enters a container which was seen to merges too."""
+    containers = _containers(stage.kubectl, namespace, "pod-0")
+    before = _same(guest.look().of(containers))
+    entered = stage.kubectl.start("exec", "-n", namespace, "pod-0", "--", "sleep", "1000000")
+    try:
+        wait_until(
+            lambda: [
+                one
+                for one in guest.look().of(containers)
+                if one.merges and (one.pid, one.start) not in before
+            ],
+            SECONDS,
+            "what kubectl exec has started merges",
+            poll=LOOK_SECONDS,
+        )
+    finally:
+        entered.kill()
+        entered.wait()
+
+
+def _leave_and_come_back(stage: Stage, guest: Guest, namespace: str) -> None:
+    """A pod's label has the last word, in both directions, on a pod that runs."""
+    label = ("label", "-n", namespace, "--overwrite", "pod", "late-0")
+    gone, stays = (_containers(stage.kubectl, namespace, name) for name in ("late-0", "pod-0"))
+
+    def only_the_other_merges() -> bool:
+        view = guest.look()
+        assert {one.merges for one in view.of(stays)} == {True}
+        return not any(one.merges or one.merged_pages for one in view.of(gone))
+
+    def both_merge() -> bool:
+        return all(one.merges for one in guest.look().of(gone + stays))
+
+    stage.kubectl(*label, f"{MERGE_LABEL}=disabled")
+    wait_until(only_the_other_merges, SECONDS, "one labelled disabled is let go", poll=LOOK_SECONDS)
+    stage.kubectl(*label, f"{MERGE_LABEL}-")
+    wait_until(both_merge, SECONDS, "it merges again without the label", poll=LOOK_SECONDS)
+
+
+def _runs(guest: Guest, value: str) -> bool:
+    return guest.look().settings["run"] == value
+
+
+def _intrude(stage: Stage, guest: Guest) -> None:
+    """A pod outside of the domain that asks by itself stops merging until it goes."""
+
+    def runs(value: str, why: str) -> None:
+        is_so = partial(_runs, guest, value)
+        wait_until(is_so, SECONDS, f"run reads {value}: {why}", poll=LOOK_SECONDS)
+
+    runs("1", "the domain is alone")
+    other = stage.namespace("other", labels={})
+    stage.kubectl.apply(onto(pod("intruder", other, program=INTRUDE), guest.kernel))
+    runs("0", "it is not alone")
+    name = f"{other}/intruder"
+    wait_until(
+        lambda: [one["pod"] for one in stage.node_status()["foreignMergers"]] == [name],
+        SECONDS,
+        "the KSMNode names it",
+    )
+    isolated = condition(stage.kubectl.find("ksmnode", stage.node), "Isolated")
+    assert (isolated["status"], isolated["reason"]) == ("False", "ForeignMergers")
+    stage.kubectl("delete", "pod", "intruder", "-n", other)
+    runs("1", "the domain is alone again")
 
 
 def _release(stage: Stage, guest: Guest) -> None:
