@@ -47,7 +47,7 @@ lint: setup ## ruff, mypy, the import contracts and helm lint
 	$(RUN) mypy
 	MYPYPATH=hack/image:hack/demo $(RUN) mypy -p local_cluster -p demo -m builder -m __main__
 	MYPYPATH=.:tests $(RUN) mypy -p benchmarks
-	MYPYPATH=tests:hack/image:hack/demo $(RUN) mypy tests
+	MYPYPATH=.:tests:hack/image:hack/demo $(RUN) mypy tests
 	$(RUN) lint-imports
 	helm=$$($(LOCAL_CLUSTER) build helm) && $$helm/helm lint --quiet --set image.repository=localhost/ksm-operator helm/ksm-operator
 

@@ -1,0 +1,1 @@
+"""What ksmd's tuning is worth: memory kept for each CPU second, ours beside what others do."""
