@@ -1,0 +1,1 @@
+"""The programs that the loads are made of; each is enrolled before it takes its memory."""
