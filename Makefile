@@ -15,7 +15,7 @@ RUN := $(UV) run --no-sync
 PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 LOCAL_CLUSTER := $(PYTHON) hack/local-cluster
 PYTEST_ARGS ?=
-# What `bench-agent` and `bench-controller` measure, see python -m benchmarks.agent --help
+# What `bench-agent`, `bench-controller` and `bench-governor` measure, see python -m benchmarks.agent --help
 BENCH_ARGS ?=
 # Nodes with other kernels that `cluster-up` adds, or that `cluster-down` takes away: vm:7,vm:6.12
 NODES ?=
@@ -96,6 +96,10 @@ bench-controller: setup needs ## Measure the controller with 5,000 nodes on a re
 	@# A cluster of its own, beside the one of cluster-up and the one that tests take down (9).
 	@PYTHONPATH=.:tests:hack/local-cluster:hack/vm KSM_LOCAL_CLUSTER=$(or $(KSM_LOCAL_CLUSTER),8) \
 		$(RUN) python -m benchmarks.controller $(BENCH_ARGS)
+
+.PHONY: bench-governor
+bench-governor: setup ## Measure what ksmd's tuning is worth, beside other projects' (root; an hour and a quarter)
+	@PYTHONPATH=.:tests $(RUN) python -m benchmarks.governor $(BENCH_ARGS)
 
 ##@ Image and local cluster
 
