@@ -25,7 +25,7 @@ from ksm_operator.kernel import Helper
 from support import kernel, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import FrameType
 
 PLOTS: Final = Path(__file__).parents[2] / "docs/plots"
@@ -70,6 +70,7 @@ def run(chosen: argparse.Namespace) -> None:
             flush=True,
         )
         scale = Scale(chosen.size, chosen.seconds, chosen.seed, java)
+        done = list[report.Played]()
         for name in chosen.loads:
             load, outcomes = LOADS[name], dict[str, Outcome]()
             cast = load.containers(scale)
@@ -85,23 +86,32 @@ def run(chosen: argparse.Namespace) -> None:
                     classes=classes,
                 )
                 outcomes[algorithm.title] = replace(measured, cost=cost)
-            heading = title(name, java=java)
-            for text in told(heading, outcomes, load.least_ratio, profitable=load.profitable):
-                print(text, flush=True)
+            played = report.Played(
+                title(name, java=java),
+                outcomes,
+                ALGORITHMS[OURS].title,
+                load.least_ratio,
+                load.profitable,
+            )
+            done.append(played)
+            print(told(played), flush=True)
             chosen.plots.mkdir(parents=True, exist_ok=True)
-            (chosen.plots / f"governor-{name}.svg").write_text(picture(heading, outcomes))
+            plot = chosen.plots / f"governor-{name}.svg"
+            plot.write_text(picture(played.title, outcomes), encoding="utf-8")
+        print("### Ours against each of the others\n")
+        print("How many times the net saving for a CPU second ours has; and the net saving.\n")
+        print(report.places(done))
+        print("\n".join(report.targets(done)))
 
 
-def told(
-    heading: str, outcomes: Mapping[str, Outcome], least_ratio: float, *, profitable: bool
-) -> Iterator[str]:
+def told(played: report.Played) -> str:
     """What is printed of a load."""
-    ours = ALGORITHMS[OURS].title
-    load = f"Load average of the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs."
-    yield report.table(heading, outcomes, ours)
-    yield from report.verdicts(outcomes, ours, least_ratio=least_ratio, profitable=profitable)
-    steering = ", ".join(f"{name} {one.steering:.2f} s" for name, one in outcomes.items())
-    yield f"{load} CPU of the algorithms' own programs, not counted: {steering}.\n"
+    steering = ", ".join(f"{name} {one.steering:.2f} s" for name, one in played.outcomes.items())
+    return (
+        f"{report.table(played)}\n"
+        f"Load average of the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs. "
+        f"CPU of the algorithms' own programs, not counted: {steering}.\n"
+    )
 
 
 def picture(heading: str, outcomes: Mapping[str, Outcome]) -> str:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 from benchmarks.governor import ksm_throttler, ksmtuned, virt_handler
 from benchmarks.governor.node import DEFAULTS
 from benchmarks.governor.seen import pressed
+from ksm_operator.agent.agent import RESYNC_SECONDS
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.knobs import Knobs
+from ksm_operator.agent.metrics import Metrics
+from ksm_operator.agent.obey import Obedience
 from ksm_operator.agent.state import State
-from ksm_operator.agent.wire import Ksmd
+from ksm_operator.agent.wire import Ksmd, NodePolicy, NodeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from benchmarks.governor.cast import Cast
     from benchmarks.governor.node import Node
     from benchmarks.governor.seen import Seen, Writes
+    from ksm_operator.agent.knobs import Troubles
 
 PEER_INTERVAL: Final = 1.0
 """Seconds between two looks on behalf of another project's rules: they see what came within it."""
@@ -71,7 +75,43 @@ class Ruled(Generic[S]):
 
 
 class Ours:
-    """The agent's governor as the agent's loop lets it work; the policy has only its defaults.
+    """The agent's hands as its loop moves them; the policy has only its defaults.
+
+    They enrol the containers, let those go that live in huge pages and do not share enough, and
+    govern ksmd.
+
+    Raises:
+        RuntimeError: on a step in which a value could not be written.
+    """
+
+    def __init__(self, node: Node, cast: Cast) -> None:
+        self._cast = cast
+        self._hands = Obedience(
+            node.host, State("benchmark"), lambda: None, Metrics("benchmark"), lambda: False
+        )
+        self._hands.hold(False)
+        self._spec = NodeSpec(desired_state="Merging", policy=NodePolicy())
+        self._next_govern = 0.0
+        self._next_resync = time.monotonic() + RESYNC_SECONDS
+
+    def step(self) -> float:
+        """Let them work."""
+        hands = self._hands
+        if time.monotonic() >= self._next_resync:
+            self._next_resync += RESYNC_SECONDS
+            hands.enrolment.prune()
+            hands.look_again()
+        hands.attention.enrol(self._cast.cgroups(), lambda _: "benchmark")
+        if time.monotonic() >= self._next_govern:
+            pause = min(hands.govern(self._spec), PEER_INTERVAL)
+            _check(hands.troubles)
+            self._next_govern = time.monotonic() + pause
+        due = min(self._next_govern, hands.attention.next_due())
+        return max(0.0, due - time.monotonic())
+
+
+class OursForAll:
+    """The agent's governor alone, with the same containers enrolled as for the others.
 
     Raises:
         RuntimeError: on a step in which a value could not be written.
@@ -85,10 +125,14 @@ class Ours:
 
     def step(self) -> float:
         """Let it work."""
-        troubles, pause = self._governor.step(self._ksmd, self._cast.came)
-        if troubles is not None and (troubles.refused or troubles.read_only or troubles.pending):
-            raise RuntimeError(f"the governor could not write: {troubles}")
+        troubles, pause = self._governor.step(self._ksmd, self._cast.came, self._cast.cgroups())
+        _check(troubles)
         return pause
+
+
+def _check(troubles: Troubles | None) -> None:
+    if troubles is not None and (troubles.refused or troubles.read_only or troubles.pending):
+        raise RuntimeError(f"the governor could not write: {troubles}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +143,25 @@ class Algorithm:
         title: what it is, for people.
         start: begin on a node with a load.
         usual: whether it is part of a run that names none.
+        enrols: whether it enrols the containers too.
     """
 
     title: str
     start: Callable[[Node, Cast], Driver]
     usual: bool = True
+    enrols: bool = False
 
 
 def _throttler(node: Node, cast: Cast) -> Driver:
     names = ("pages_to_scan", "sleep_millisecs", "run")
     initial = tuple((name, DEFAULTS[name]) for name in names)
     return Ruled(node, cast, ksm_throttler.Throttler(initial), ksm_throttler.step)
+
+
+def _settled(node: Node) -> Node:
+    """Have on the node what virt-handler finds there after a quarter of an hour of pressure."""
+    node.write({"pages_to_scan": virt_handler.MOST_PAGES, "run": 1})
+    return node
 
 
 ALGORITHMS: Final = {
@@ -120,7 +172,12 @@ ALGORITHMS: Final = {
     ),
     "ksmtuned": Algorithm(
         "ksmtuned, under pressure",
+        lambda node, cast: Ruled(node, cast, ksmtuned.SETTLED, ksmtuned.step, pressed),
+    ),
+    "ksmtuned-fresh": Algorithm(
+        "ksmtuned, under pressure since now",
         lambda node, cast: Ruled(node, cast, ksmtuned.Ksmtuned(), ksmtuned.step, pressed),
+        usual=False,
     ),
     "ksmtuned-idle": Algorithm(
         "ksmtuned, by this machine's memory",
@@ -130,8 +187,15 @@ ALGORITHMS: Final = {
     "virt-handler": Algorithm(
         "virt-handler, under pressure",
         lambda node, cast: Ruled(
+            _settled(node), cast, virt_handler.SETTLED, virt_handler.step, pressed
+        ),
+    ),
+    "virt-handler-fresh": Algorithm(
+        "virt-handler, under pressure since now",
+        lambda node, cast: Ruled(
             node, cast, virt_handler.VirtHandler(), virt_handler.step, pressed
         ),
+        usual=False,
     ),
     "virt-handler-idle": Algorithm(
         "virt-handler, by this machine's memory",
@@ -139,6 +203,7 @@ ALGORITHMS: Final = {
         usual=False,
     ),
     "ksm-throttler": Algorithm("ksm-throttler", _throttler),
-    OURS: Algorithm("ksm-operator, Auto", Ours),
+    OURS: Algorithm("ksm-operator, Auto", Ours, enrols=True),
+    "ours-for-all": Algorithm("ksm-operator, Auto, with all enrolled", OursForAll, usual=False),
 }
 """By the name that `--algorithms` takes."""

@@ -6,13 +6,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.governor.program import Program, command, family, huge, resident
+from benchmarks.governor.pages import Pages, read_pages
+from benchmarks.governor.program import Program, command, family, resident
 from ksm_operator.kernel import KernelError, Postponed, Process, enrol
+from support import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from benchmarks.governor.cgroups import Cgroups
     from benchmarks.governor.loads import Container
     from ksm_operator.kernel import Helper
 
@@ -25,14 +28,32 @@ class Cast:
     Attributes:
         came: how many were enrolled so far.
         went: how many have ended.
+        news: set whenever a container waits to be enrolled; whoever watches `cgroups` clears it.
     """
 
-    def __init__(self, containers: Sequence[Container], classes: Path, helper: Helper) -> None:
+    def __init__(
+        self,
+        containers: Sequence[Container],
+        classes: Path,
+        cgroups: Cgroups,
+        helper: Helper | None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            containers: whom to play.
+            classes: where the JVM's program is.
+            cgroups: makes a cgroup for each.
+            helper: enrols each; None if somebody who watches `cgroups` does.
+        """
         self.came = 0
         self.went = 0
+        self.news = threading.Event()
         self._classes = classes
+        self._cgroups = cgroups
         self._helper = helper
         self._live: dict[Container, Program] = {}
+        self._paths: dict[Container, str] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._failure: BaseException | None = None
@@ -59,15 +80,28 @@ class Cast:
             self._thread.join(0.05)
         self._end_all()
 
+    def cgroups(self) -> list[str]:
+        """Return the cgroups of the containers that run, as /proc/PID/cgroup has them."""
+        with self._lock:
+            return list(self._paths.values())
+
     def resident(self) -> int:
         """Return the bytes of memory of all its processes, shared pages counted for each."""
-        return sum(resident(pid) for program in self._all() for pid in family(program.pid))
-
-    def huge(self) -> int:
-        """Return the bytes in huge pages of the containers that ask for them."""
         with self._lock:
-            pids = [program.pid for one, program in self._live.items() if one.huge]
-        return sum(huge(pid) for pid in pids)
+            programs = list(self._live.values())
+        return sum(resident(pid) for program in programs for pid in family(program.pid))
+
+    def pages(self) -> Pages:
+        """Return what pages its processes have; of huge ones, where a container asks for them."""
+        with self._lock:
+            programs = list(self._live.items())
+        merged = huge = 0
+        for one, program in programs:
+            for pid in family(program.pid):
+                found = read_pages(pid)
+                merged += found.merged
+                huge += found.huge if one.huge else 0
+        return Pages(merged, huge)
 
     def _play(self, containers: tuple[Container, ...]) -> None:
         began = time.monotonic()
@@ -87,30 +121,46 @@ class Cast:
                 self._failure = error
 
     def _start(self, one: Container) -> None:
+        words, variables = command(one, self._classes)
+        path = self._cgroups.make()
         with self._lock:
             if self._stopped.is_set():
                 return
-            program = self._live[one] = Program(*command(one, self._classes))
+            inside = self._cgroups.inside(path, words)
+            program = self._live[one] = Program(inside, variables)
         program.expect("started")
-        enrol_patiently(program.process, self._helper)
+        # Whom it has started by now stands for the outside.
+        self._cgroups.put_outside(pid for pid in family(program.pid) if pid != program.pid)
+        with self._lock:
+            self._paths[one] = path
+        if self._helper is not None:
+            enrol_patiently(program.process, self._helper)
+        else:
+            self.news.set()
+            self._wait_for_enrolment(program)
         self.came += 1
         program.tell("go")
         program.expect("ready")
 
+    def _wait_for_enrolment(self, program: Program) -> None:
+        deadline = time.monotonic() + ENROL_SECONDS
+        while not kernel.merge_any(program.pid):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{program.pid} was not enrolled within {ENROL_SECONDS:g} s")
+            if self._stopped.wait(0.005):
+                return
+
     def _end(self, one: Container) -> None:
         with self._lock:
             program = self._live.pop(one, None)
+            self._paths.pop(one, None)
         if program is not None:
             program.end()
             self.went += 1
 
-    def _all(self) -> list[Program]:
-        with self._lock:
-            return list(self._live.values())
-
     def _end_all(self) -> None:
         with self._lock:
-            programs, self._live = list(self._live.values()), {}
+            programs, self._live, self._paths = list(self._live.values()), {}, {}
         for program in programs:
             program.end()
 

@@ -44,6 +44,10 @@ class Ksmtuned:
     told: int = 0
 
 
+SETTLED: Final = Ksmtuned(pages=MOST_PAGES)
+"""After five minutes of pressure."""
+
+
 def step(state: Ksmtuned, seen: Seen) -> tuple[Ksmtuned, Writes]:
     """Return what it remembers and what it writes at a moment."""
     told = seen.came + seen.went

@@ -26,7 +26,6 @@ SLOTS: Final = 6
 CHILDREN: Final = 1
 LIFE_SECONDS: Final = (10.0, 30.0)
 """Shortest and longest life of a container that comes and goes."""
-NOISY: Final = 2
 PARTS: Final = 5
 """Of the mix."""
 
@@ -130,11 +129,11 @@ def churn(scale: Scale) -> tuple[Container, ...]:
 
 
 def noise(scale: Scale) -> tuple[Container, ...]:
-    """Return programs with nothing to merge."""
-    each = max(8, scale.mebibytes // NOISY)
+    """Return programs with nothing to merge, one in huge pages and one without."""
+    each = max(8, scale.mebibytes // 2)
     made = [
-        Container("noise", (f"{each}", f"noise {scale.seed} {number}"), huge=True)
-        for number in range(NOISY)
+        Container("noise", (f"{each}", f"noise {scale.seed} {pages}", pages), huge=pages == "huge")
+        for pages in ("huge", "small")
     ]
     return _numbered(made, scale)
 

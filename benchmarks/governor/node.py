@@ -56,14 +56,14 @@ class Counters:
     """What ksmd did until a moment.
 
     Attributes:
-        saved: bytes that merging gives back now: (pages_sharing + ksm_zero_pages) x page size.
-        profit: the kernel's general_profit, bytes: the same less ksmd's own records.
+        kept: bytes of merged pages, each counted once (pages_shared).
+        records: bytes of ksmd's own records, by which general_profit is less than what it saves.
         cpu: CPU seconds of ksmd.
         breaks: merged pages that were written to (cow_ksm).
     """
 
-    saved: int
-    profit: int
+    kept: int
+    records: int
     cpu: float
     breaks: int
 
@@ -83,8 +83,8 @@ class Node:
             RuntimeError: the kernel lacks what the benchmark needs.
         """
         ksmd, features = find_ksmd(), probe()
-        if ksmd is None or features.method != "Prctl":
-            raise RuntimeError("needed are ksmd in sight and PR_SET_MEMORY_MERGE (Linux 6.4)")
+        if ksmd is None or features.method != "Prctl" or not features.smaps_shows_merged:
+            raise RuntimeError("needed are ksmd in sight, and what Linux 6.12 tells of merging")
         self.sysfs = KsmSysfs()
         self.host = Host(
             sysfs=self.sysfs,
@@ -100,8 +100,8 @@ class Node:
         """Return what ksmd did until now."""
         values = self.sysfs.read()
         return Counters(
-            saved=values.saved_bytes(page_size()),
-            profit=values.general_profit or 0,
+            kept=(values.pages_shared or 0) * page_size(),
+            records=values.saved_bytes(page_size()) - (values.general_profit or 0),
             cpu=ksmd_cpu_ns(self._ksmd) / 1e9,
             breaks=read_vmstat().get("cow_ksm", 0),
         )

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 FINAL_SHARE: Final = 0.1
 """Of a run, at its end, whose mean is the final saving: a load that changes has no last value."""
 REACHED_SHARE: Final = 0.9
+SAME: Final = 0.03
+"""Two savings that differ by no more than this are the same: as much as runs of one algorithm with
+one load differ by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Sample:
     Attributes:
         at: seconds since the load began.
         saved: bytes that merging gives back.
-        profit: the same less ksmd's own records (general_profit).
+        net: the same less ksmd's own records; negative where these are all there is.
         ksmd: CPU seconds of ksmd since the load began.
         breaks: merged pages that were written to since then.
         huge: bytes in huge pages, of the containers that ask for them.
@@ -30,7 +33,7 @@ class Sample:
 
     at: float
     saved: int
-    profit: int
+    net: int
     ksmd: float
     breaks: int
     huge: int = 0
@@ -56,9 +59,9 @@ class Outcome:
         return integral(self.samples, lambda one: one.saved)
 
     @property
-    def profit(self) -> float:
+    def net(self) -> float:
         """Byte-seconds kept free, less what ksmd's records took meanwhile."""
-        return integral(self.samples, lambda one: one.profit)
+        return integral(self.samples, lambda one: one.net)
 
     @property
     def ksmd(self) -> float:
@@ -81,9 +84,17 @@ class Outcome:
         return self.cpu / self.samples[-1].at
 
     @property
+    def late_cpu_share(self) -> float:
+        """The same in the second half alone: what goes on when the start is over."""
+        last = self.samples[-1]
+        middle = next(one for one in self.samples if one.at >= last.at / 2)
+        cpu = last.ksmd - middle.ksmd + self.cost * (last.breaks - middle.breaks)
+        return cpu / (last.at - middle.at) if last.at > middle.at else 0.0
+
+    @property
     def worth(self) -> float:
-        """Byte-seconds kept free for each CPU second; 0 where nothing was."""
-        return ratio(self.saved, self.cpu) if self.saved else 0.0
+        """Net byte-seconds kept free for each CPU second; 0 where nothing was."""
+        return ratio(self.net, self.cpu) if self.net > 0 else 0.0
 
     @property
     def final(self) -> float:
@@ -96,6 +107,12 @@ class Outcome:
     def huge(self) -> tuple[int, int]:
         """Bytes in huge pages: the most at any time, and at the end."""
         return max(one.huge for one in self.samples), self.samples[-1].huge
+
+    def beats(self, other: Outcome, least_ratio: float) -> bool:
+        """Whether it has so many times the net saving for a CPU second, and no less of it."""
+        return (
+            ratio(self.worth, other.worth) >= least_ratio and ratio(self.net, other.net) >= 1 - SAME
+        )
 
     def reached(self, best: float) -> float | None:
         """Return after how many seconds nine tenths of a saving were there; None for never."""
@@ -114,10 +131,10 @@ def integral(samples: Iterable[Sample], what: Callable[[Sample], float]) -> floa
 
 
 def ratio(ours: float, theirs: float) -> float:
-    """Return how many times as much; 1 where both are nothing."""
-    if theirs:
+    """Return how many times as much; not a number where neither is anything."""
+    if theirs > 0:
         return ours / theirs
-    return math.inf if ours else 1.0
+    return math.inf if ours > 0 else math.nan
 
 
 def best_final(outcomes: Iterable[Outcome]) -> float:

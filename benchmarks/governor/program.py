@@ -131,12 +131,3 @@ def resident(pid: int) -> int:
         return int(read_status(pid).get("VmRSS", "0").split()[0]) << 10
     except KernelError:
         return 0
-
-
-def huge(pid: int) -> int:
-    """Return the bytes in huge pages of a process; 0 if it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    return int(text.partition("AnonHugePages:")[2].split()[0]) << 10 if text else 0

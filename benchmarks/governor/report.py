@@ -1,46 +1,71 @@
-"""The figures of a load as Markdown, and whether the targets are met. Pure."""
+"""The figures of the loads as Markdown, and whether the targets are met. Pure."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.governor.outcome import Outcome, best_final, ratio
+from benchmarks.governor.outcome import SAME, Outcome, best_final, ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
 MOST_IDLE_SHARE: Final = 0.01
 """Of one CPU, where there is nothing to save."""
 HEAD: Final = (
-    "| algorithm | GiB s for a CPU s | ours to it | GiB s saved | ours to it | profit, GiB s "
+    "| algorithm | net GiB s for a CPU s | ours to it | net GiB s saved | ours to it "
     "| saved at the end | 90 % of the best after | ksmd | copy-on-write | of a CPU "
-    "| huge pages kept |"
+    "| huge pages lost |"
 )
 
 
-def table(title: str, outcomes: Mapping[str, Outcome], ours: str) -> str:
-    """Return a table of all algorithms with one load.
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A load with all algorithms.
 
-    Args:
+    Attributes:
         title: of the load.
         outcomes: by the algorithms' titles.
-        ours: which of them the others are compared with: "ours to it" is how many times as much
-            ours has.
+        ours: the one that is judged.
+        least_ratio: how many times the others' net saving for a CPU second it shall have.
+        profitable: whether there is anything to save; if not, it shall cost next to nothing.
     """
-    best = best_final(outcomes.values())
-    lines = [f"### {title}", "", HEAD, "|---" * HEAD.count(" | ") + "|---|"]
-    for name, one in outcomes.items():
-        mine = outcomes.get(ours) if name != ours else None
+
+    title: str
+    outcomes: Mapping[str, Outcome]
+    ours: str
+    least_ratio: float = 1.0
+    profitable: bool = True
+
+    @property
+    def mine(self) -> Outcome | None:
+        """What ours came to, if it was run."""
+        return self.outcomes.get(self.ours)
+
+    @property
+    def others(self) -> dict[str, Outcome]:
+        """What the others came to."""
+        return {name: one for name, one in self.outcomes.items() if name != self.ours}
+
+
+def table(played: Played) -> str:
+    """Return a table of all algorithms with one load.
+
+    "Ours to it" is how many times as much ours has.
+    """
+    best = best_final(played.outcomes.values())
+    lines = [f"### {played.title}", "", HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
+    for name, one in played.outcomes.items():
+        mine = played.mine if name != played.ours else None
         cells = (
             name,
             number(one.worth / GIB),
             times(ratio(mine.worth, one.worth)) if mine else "",
-            number(one.saved / GIB),
-            times(ratio(mine.saved, one.saved)) if mine else "",
-            number(one.profit / GIB),
+            number(one.net / GIB),
+            times(ratio(mine.net, one.net)) if mine else "",
             f"{one.final / MIB:,.0f} MiB",
             _seconds(one.reached(best)),
             f"{one.ksmd:.2f} s",
@@ -52,45 +77,77 @@ def table(title: str, outcomes: Mapping[str, Outcome], ours: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def verdicts(
-    outcomes: Mapping[str, Outcome], ours: str, *, least_ratio: float, profitable: bool
-) -> Iterator[str]:
-    """Say which targets are met, and each that is not.
+def places(loads: Sequence[Played]) -> str:
+    """Return a table of all loads: ours against each of the others.
 
-    Args:
-        outcomes: by the algorithms' titles.
-        ours: the one that is judged.
-        least_ratio: how many times the others' saving for a CPU second it shall have.
-        profitable: whether there is anything to save; if not, it shall cost next to nothing.
+    The first figure of a cell is how many times the net saving for a CPU second ours has, the
+    second how many times the net saving.
     """
-    mine = outcomes.get(ours)
-    if mine is None:
-        return
-    if not profitable:
-        yield _verdict(
-            mine.cpu_share <= MOST_IDLE_SHARE,
-            f"{100 * mine.cpu_share:.2g} % of a CPU, target at most {100 * MOST_IDLE_SHARE:g} %",
-        )
-        had, kept = mine.huge
-        if had:
-            huge = f"{kept / MIB:,.0f} of {had / MIB:,.0f} MiB in huge pages kept"
-            yield _verdict(kept >= had, huge)
-        else:
-            yield "**not shown**: that huge pages are kept: this machine gave none."
-        return
-    for name, other in outcomes.items():
-        if name == ours:
+    names = list(dict.fromkeys(name for one in loads for name in one.others))
+    lines = [
+        f"| load | our place | {' | '.join(names)} |",
+        f"|---|---|{'---|' * len(names)}",
+    ]
+    for played in loads:
+        mine = played.mine
+        if mine is None:
             continue
-        worth, saved = ratio(mine.worth, other.worth), ratio(mine.saved, other.saved)
+        cells = [_against(mine, played.outcomes.get(name)) for name in names]
+        place = 1 + sum(one.worth > mine.worth for one in played.others.values())
+        where = f"{place} of {len(played.outcomes)}" if played.profitable else "nothing to save"
+        lines.append(f"| {played.title} | {where} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _against(mine: Outcome, other: Outcome | None) -> str:
+    if other is None:
+        return ""
+    return f"{times(ratio(mine.worth, other.worth))}; {times(ratio(mine.net, other.net))}"
+
+
+def targets(loads: Sequence[Played]) -> Iterator[str]:
+    """Say which targets are met, and each that is not, with whom it was lost to."""
+    for played in loads:
+        if played.mine is None:
+            continue
+        if played.profitable:
+            yield _best(played, played.mine)
+        else:
+            yield from _idle(played, played.mine)
+
+
+def _best(played: Played, mine: Outcome) -> str:
+    lost = [
+        f"{name} ({_against(mine, other)})"
+        for name, other in played.others.items()
+        if not mine.beats(other, played.least_ratio)
+    ]
+    return _verdict(
+        not lost,
+        f"{played.title}: at least {played.least_ratio:g} x the net saving for a CPU second of each"
+        f" other, with no less of it (less than {100 * SAME:g} % is no difference)"
+        + (f"; not against {', '.join(lost)}" if lost else ""),
+    )
+
+
+def _idle(played: Played, mine: Outcome) -> Iterator[str]:
+    spans = (("with its start", mine.cpu_share), ("the second half", mine.late_cpu_share))
+    for when, share in spans:
         yield _verdict(
-            worth >= least_ratio and saved >= 1,
-            f"against {name}: {times(worth)} for a CPU second, target {least_ratio:g} x; "
-            f"{times(saved)} the saving, target 1 x",
+            share < MOST_IDLE_SHARE,
+            f"{played.title}, {when}: {100 * share:.2g} % of a CPU, target below "
+            f"{100 * MOST_IDLE_SHARE:g} %",
         )
+    had, kept = mine.huge
+    if had:
+        huge = f"{kept / MIB:,.0f} of {had / MIB:,.0f} MiB in huge pages kept"
+        yield _verdict(kept >= had, f"{played.title}: {huge}")
+    else:
+        yield f"- **not shown**: {played.title}: that huge pages are kept: this machine gave none."
 
 
 def _verdict(met: bool, what: str) -> str:  # noqa: FBT001 - the one thing it is about
-    return f"{'met' if met else '**MISSED**'}: {what}."
+    return f"- {'met' if met else '**MISSED**'}: {what}."
 
 
 def number(value: float) -> str:
@@ -103,7 +160,9 @@ def number(value: float) -> str:
 
 def times(value: float) -> str:
     """Return a ratio; what we lose is bold."""
-    if not math.isfinite(value):
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
         return "all"
     text = f"{value:,.2f} x"
     return text if value >= 1 else f"**{text}**"
@@ -115,4 +174,4 @@ def _seconds(value: float | None) -> str:
 
 def _huge(one: Outcome) -> str:
     had, kept = one.huge
-    return f"{kept / MIB:,.0f} of {had / MIB:,.0f} MiB" if had else ""
+    return f"{(had - kept) / MIB:,.0f} of {had / MIB:,.0f} MiB" if had else ""

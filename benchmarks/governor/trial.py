@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.governor.cast import Cast
+from benchmarks.governor.cgroups import Cgroups
 from benchmarks.governor.outcome import Outcome, Sample
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def play(
     """
     node.clean()
     samples, steering = list[Sample](), 0.0
-    with contextlib.closing(Cast(containers, classes, helper)) as cast:
+    with contextlib.ExitStack() as stack:
+        cgroups = stack.enter_context(contextlib.closing(Cgroups(node.host.hierarchy)))
+        enrols = None if algorithm.enrols else helper
+        cast = stack.enter_context(contextlib.closing(Cast(containers, classes, cgroups, enrols)))
         before, began = node.counters(), time.monotonic()
         driver = algorithm.start(node, cast)
         cast.begin()
@@ -50,26 +54,28 @@ def play(
         while True:
             now = time.monotonic()
             if now >= next_sample:
-                done = node.counters()
+                done, pages = node.counters(), cast.pages()
+                saved = max(0, pages.merged - done.kept)
                 samples.append(
                     Sample(
                         at=now - began,
-                        saved=done.saved,
-                        profit=done.profit,
+                        saved=saved,
+                        net=saved - done.records,
                         ksmd=done.cpu - before.cpu,
                         breaks=done.breaks - before.breaks,
-                        huge=cast.huge(),
+                        huge=pages.huge,
                     )
                 )
                 cast.check()
                 next_sample += SAMPLE_INTERVAL
                 if samples[-1].at >= seconds:
                     break
-            if now >= next_step:
+            if now >= next_step or cast.news.is_set():
+                cast.news.clear()
                 spent = time.thread_time()
                 next_step = now + driver.step()
                 steering += time.thread_time() - spent
-            time.sleep(max(0.0, min(next_step, next_sample) - time.monotonic()))
+            cast.news.wait(max(0.0, min(next_step, next_sample) - time.monotonic()))
         # ksmd must not go on while the programs end: that would not be the load's.
         node.write({"run": 0})
     return Outcome(tuple(samples), steering)

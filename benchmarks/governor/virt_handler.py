@@ -42,6 +42,10 @@ class VirtHandler:
     due: float = 0.0
 
 
+SETTLED: Final = VirtHandler(looks=LOOKS_AT_START)
+"""Long after its start."""
+
+
 def step(state: VirtHandler, seen: Seen) -> tuple[VirtHandler, Writes]:
     """Return what it remembers and what it writes at a moment."""
     if seen.at < state.due:

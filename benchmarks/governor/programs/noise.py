@@ -1,6 +1,7 @@
-"""Memory that is worth nothing to merge: random, and half of it in huge pages.
+"""Memory that is worth nothing to merge, because it is random.
 
-Arguments: mebibytes in all, seed of the data, which must be another for each process.
+Arguments: mebibytes, seed of the data, which must be another for each process, and `huge` or
+`small` for the pages.
 """
 
 from __future__ import annotations
@@ -8,12 +9,9 @@ from __future__ import annotations
 import mmap
 import random
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks.governor.programs import life
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _MIB: Final = 1 << 20
 _HUGE_MIB: Final = 2
@@ -31,26 +29,25 @@ def huge(mebibytes: int) -> mmap.mmap:
     return made
 
 
-def change(areas: Sequence[mmap.mmap], chance: random.Random) -> None:
+def change(area: mmap.mmap, chance: random.Random) -> None:
     """Write to a few pages."""
-    for area in areas:
-        for _ in range(max(1, len(area) // mmap.PAGESIZE // CHANGED_SHARE)):
-            at = chance.randrange(len(area) // _WORD) * _WORD
-            area[at : at + _WORD] = chance.randbytes(_WORD)
+    for _ in range(max(1, len(area) // mmap.PAGESIZE // CHANGED_SHARE)):
+        at = chance.randrange(len(area) // _WORD) * _WORD
+        area[at : at + _WORD] = chance.randbytes(_WORD)
 
 
 def main() -> None:
     """Take memory and change a little of it until the end."""
     mebibytes, seed = int(sys.argv[1]), sys.argv[2]
+    held = huge if sys.argv[3] == "huge" else life.area
     life.wait_for_enrolment()
     chance = random.Random(seed)
-    areas = (huge(mebibytes // 2), life.area(mebibytes - mebibytes // 2))
-    for area in areas:
-        for at in range(0, len(area), _MIB):
-            area[at : at + _MIB] = chance.randbytes(_MIB)
+    area = held(mebibytes)
+    for at in range(0, len(area), _MIB):
+        area[at : at + _MIB] = chance.randbytes(_MIB)
     life.say_ready()
     while not life.is_over(TICK):
-        change(areas, chance)
+        change(area, chance)
 
 
 if __name__ == "__main__":

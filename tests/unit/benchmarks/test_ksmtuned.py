@@ -1,4 +1,4 @@
-from benchmarks.governor.ksmtuned import MONITOR_INTERVAL, MOST_PAGES, Ksmtuned, step
+from benchmarks.governor.ksmtuned import MONITOR_INTERVAL, MOST_PAGES, SETTLED, Ksmtuned, step
 from benchmarks.governor.seen import Seen, pressed
 from unit.benchmarks.nodes import GIB, node
 
@@ -45,3 +45,12 @@ def test_it_looks_when_a_virtual_machine_comes_or_goes() -> None:
 def test_a_batch_has_an_end() -> None:
     """However long memory is short."""
     assert pages_over([pressed(node(at)) for at in range(0, 600, 60)])[-1] == MOST_PAGES
+
+
+def test_settled_is_what_it_comes_to_under_pressure() -> None:
+    """A run that is short begins where it would be after a long one, not at its first boost."""
+    state = Ksmtuned()
+    for at in range(0, 600, 60):
+        state, _ = step(state, pressed(node(at)))
+    assert SETTLED.pages == state.pages
+    assert dict(step(SETTLED, pressed(node()))[1])["pages_to_scan"] == MOST_PAGES

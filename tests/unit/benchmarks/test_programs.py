@@ -12,7 +12,8 @@ CONTAINERS = {
     "worker": Container("worker", ("4", "1", "data")),
     "web_server": Container("web_server", ("2", "2", "2", "5", "web")),
     "collector": Container("collector", ("4", "1", "heap")),
-    "noise": Container("noise", ("4", "noise"), huge=True),
+    "noise": Container("noise", ("4", "noise", "small")),
+    "noise in huge pages": Container("noise", ("4", "noise", "huge"), huge=True),
     "breaker": Container("breaker", ("4",)),
 }
 

@@ -1,5 +1,5 @@
 from benchmarks.governor.seen import pressed
-from benchmarks.governor.virt_handler import LOOP_INTERVAL, MOST_PAGES, VirtHandler, step
+from benchmarks.governor.virt_handler import LOOP_INTERVAL, MOST_PAGES, SETTLED, VirtHandler, step
 from unit.benchmarks.nodes import GIB, node
 
 
@@ -43,3 +43,10 @@ def test_it_looks_twice_at_its_start_and_then_every_three_minutes() -> None:
         if writes:
             looks.append(at)
     assert looks == [0, 1, 1 + LOOP_INTERVAL, 1 + 2 * LOOP_INTERVAL]
+
+
+def test_settled_it_stays_at_its_most() -> None:
+    """Its first look is any of those that come every three minutes."""
+    state, writes = step(SETTLED, pressed(node(run=1, pages_to_scan=MOST_PAGES)))
+    assert dict(writes)["pages_to_scan"] == MOST_PAGES
+    assert state.due == LOOP_INTERVAL
