@@ -18,6 +18,9 @@ from typing import Final
 BURST_SCANS: Final = 3
 """Ends of scans until new memory was seen to: one was under way when the burst began, and it takes
 two that see every page."""
+MOST_SCANS: Final = 9
+"""By what comes meanwhile a burst is drawn out to so many scans at most, so that a stream of
+newcomers does not put the thorough one off for ever; what comes later has a burst after it."""
 QUICK_SCAN: Final = 5.0
 """Seconds. So short a scan may have ended and begun anew between two looks: one more is waited
 for, to be sure of a whole one."""
@@ -87,7 +90,7 @@ class Pace:
         thorough: whether pages that did not merge before are looked at too (`smart_scan` 0): a
             page that is passed over cannot meet its like.
         ends: the number of ended scans at which the next step of a burst is due.
-        again: whether something new came during the burst.
+        again: whether something new came during the burst that it could not be drawn out for.
         grew: whether it was growth, and no new process, that the burst began with.
         growth: by how many times the least growth memory has to grow to be looked at.
         anonymous: anonymous memory from which growth counts.
@@ -152,9 +155,13 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
 
 def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
     if fresh:
-        pace = replace(
-            pace, again=True, news=now.news, anonymous=now.anonymous, charged=now.charged
-        )
+        pace = replace(pace, news=now.news, anonymous=now.anonymous, charged=now.charged)
+        # What is new shares the scans that are still to come, and needs no burst of its own.
+        ends = now.full_scans + BURST_SCANS - (0 if pace.thorough else 1)
+        if ends <= pace.began.full_scans + MOST_SCANS:
+            pace = replace(pace, ends=ends)
+        else:
+            pace = replace(pace, again=True)
     if now.full_scans == pace.scan.full_scans:
         return pace
     scan = pace.scan

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm_operator.agent.pace import (
+    BURST_SCANS,
     LEAST_GROWTH,
     LONGEST_LIFE,
     LONGEST_PERIOD,
     MOST_FIRST_PERIOD,
+    MOST_SCANS,
     PRICE,
     SHORTEST_PERIOD,
     Pace,
@@ -88,15 +90,37 @@ def test_a_burst_goes_on_while_it_pays() -> None:
         assert not pace.period
 
 
-def test_what_comes_during_a_burst_gets_one_of_its_own() -> None:
-    """Memory that is new half-way has had too few looks at the end."""
-    pace = follow(burst(START), scanned(START), PAGE)
-    reading = later(scanned(START), news=1)
-    pace = follow(pace, reading, PAGE)
-    for _ in range(4):
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_what_comes_during_a_burst_shares_its_scans(before: int) -> None:
+    """It needs two whole scans after the present one; a burst of its own would see all else again.
+
+    Args:
+        before: scans that had ended by then, of the three of a burst.
+    """
+    pace, reading = burst(START), START
+    for _ in range(before):
         reading = scanned(reading)
         pace = follow(pace, reading, PAGE)
+    reading = came = later(reading, news=1)
+    pace = follow(pace, reading, PAGE)
+    while not pace.period:
+        reading = scanned(reading)
+        pace = follow(pace, reading, PAGE)
+    assert reading.full_scans - came.full_scans == BURST_SCANS
+    assert pace.thorough
+
+
+def test_newcomers_do_not_put_the_thorough_scan_off_for_ever() -> None:
+    """Where a container comes every second, pages that are passed over meet their like too."""
+    pace, reading, thorough = burst(START), START, []
+    for _ in range(3 * MOST_SCANS):
+        reading = scanned(reading, news=1)
+        pace = follow(pace, reading, PAGE)
         assert not pace.period
+        thorough.append(pace.thorough)
+    assert any(thorough[:MOST_SCANS])
+    assert any(thorough[-MOST_SCANS:])
+    assert not all(thorough[-MOST_SCANS:])
 
 
 def test_the_first_scan_after_a_burst_costs_little() -> None:
