@@ -40,13 +40,13 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     usual = [name for name, one in ALGORITHMS.items() if one.usual]
-    parser.add_argument("--seconds", type=float, default=120.0, help="of each load and algorithm")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each load and algorithm")
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), metavar="LOAD")
     parser.add_argument(
         "--algorithms", nargs="+", choices=ALGORITHMS, default=usual, metavar="ALGORITHM"
     )
     parser.add_argument("--seed", type=int, default=1, help="of all contents, lives and requests")
-    parser.add_argument("--size", type=int, default=1024, help="MiB of a load, roughly")
+    parser.add_argument("--size", type=int, default=256, help="MiB of a load, roughly")
     parser.add_argument("--plots", type=Path, default=PLOTS, help="folder for the plots")
     return parser.parse_args(arguments)
 
@@ -124,7 +124,7 @@ def picture(heading: str, outcomes: Mapping[str, Outcome]) -> str:
         for name, one in outcomes.items()
     }
     panels = (Panel("GiB saved", saved), Panel("CPU s of ksmd and copy-on-write so far", cpu))
-    return svg(f"ksmd with {heading}", panels)
+    return svg(f"ksmd with {heading}", panels, ALGORITHMS[OURS].title)
 
 
 def progress(text: str) -> None:

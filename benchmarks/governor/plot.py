@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-COLOURS: Final = (
-    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f", "#000000"),
-)
+COLOURS: Final = (*("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f"),)
 """Told apart by the colour-blind as well (Okabe and Ito)."""
+STRESSED: Final = "#000000"
 WIDTH: Final = 900
 PANEL: Final = 260
 LEFT: Final = 80
@@ -54,10 +53,18 @@ def ticks(largest: float) -> list[float]:
     return [step * number for number in range(count + 1)]
 
 
-def svg(title: str, panels: Sequence[Panel]) -> str:
-    """Return a picture: the panels one below the other, with one legend for all."""
+def svg(title: str, panels: Sequence[Panel], stressed: str = "") -> str:
+    """Return a picture: the panels one below the other, with one legend for all.
+
+    Args:
+        title: of all.
+        panels: from top to bottom.
+        stressed: the line that it is about.
+    """
     names = list(dict.fromkeys(name for panel in panels for name in panel.lines))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+    if stressed in colours:
+        colours[stressed] = STRESSED
     legend = LEGEND_LINE * (1 + -(-len(names) // LEGEND_COLUMNS))
     height = TOP + legend + len(panels) * (PANEL + GAP)
     parts = [
@@ -82,24 +89,28 @@ def _legend(colours: Mapping[str, str]) -> Iterator[str]:
 
 def _panel(panel: Panel, top: int, colours: Mapping[str, str]) -> Iterator[str]:
     points = [point for line in panel.lines.values() for point in line]
-    across = ticks(max((x for x, _ in points), default=0.0))
+    last = max((x for x, _ in points), default=0.0)
+    across = ticks(last)
+    # Time ends where it was measured, and values at a round number.
+    last = max(last, LEAST)
     up = ticks(max((y for _, y in points), default=0.0))
     wide, high = WIDTH - LEFT - RIGHT, PANEL
 
     def place(x: float, y: float) -> Point:
-        return LEFT + wide * x / across[-1], top + high * (1 - y / up[-1])
+        return LEFT + wide * x / last, top + high * (1 - y / up[-1])
 
     yield f"<text x='{LEFT}' y='{top - 8}'>{escape(panel.title)}</text>"
     for value in up:
         _, y = place(0, value)
         yield f"<path d='M{LEFT} {y:.1f}H{LEFT + wide}' stroke='#ddd' fill='none'/>"
         yield f"<text x='{LEFT - 6}' y='{y + 4:.1f}' text-anchor='end'>{value:g}</text>"
-    for value in across:
+    for value in (value for value in across if value <= last):
         x, _ = place(value, 0)
         yield f"<text x='{x:.1f}' y='{top + high + 16}' text-anchor='middle'>{value:g} s</text>"
     for name, line in panel.lines.items():
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
         yield (
-            f"<polyline points='{path}' fill='none' stroke='{colours[name]}' stroke-width='2'>"
+            f"<polyline points='{path}' fill='none' stroke='{colours[name]}' "
+            f"stroke-width='{3 if colours[name] == STRESSED else 2}'>"
             f"<title>{escape(name)}</title></polyline>"
         )
