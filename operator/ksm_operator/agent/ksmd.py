@@ -36,6 +36,9 @@ START_PAGES: Final = 100
 LEAST_PAGES: Final = 16
 MOST_PAGES: Final = 20_000
 """Batch sizes of `Auto`. ksmd looks at `run` between batches only: 20,000 dear pages are 0.3 s."""
+MOST_STEP: Final = 4.0
+"""By so much a batch is raised at once: in the first burst nothing is known of how large it may be.
+Pages that turn out to be dearer overdraw the budget, which stops ksmd before the next step."""
 CREDIT_SECONDS: Final = 0.1
 """How much unused budget is kept: a tenth of a second's worth."""
 MOST_DEBT: Final = 2.0
@@ -180,8 +183,8 @@ def _paced(scanning: Scanning, ksmd: Ksmd, page_size: int) -> Scanning:
 def resize(pages: int, share: float, aim: float) -> int:
     """Return the batch size that brings ksmd's share of a CPU to what is aimed at.
 
-    A batch of duration b between pauses of s uses b / (b + s); at most doubled at once, because
-    the pages that come may be dearer, and cut as far as needed.
+    A batch of duration b between pauses of s uses b / (b + s); raised step by step, because the
+    pages that come may be dearer, and cut as far as needed.
 
     Args:
         pages: the present batch size.
@@ -190,4 +193,4 @@ def resize(pages: int, share: float, aim: float) -> int:
     """
     share = min(max(share, 1e-6), 0.99)
     factor = (aim / (1 - aim)) / (share / (1 - share))
-    return round(max(LEAST_PAGES, min(MOST_PAGES, pages * min(2.0, factor))))
+    return round(max(LEAST_PAGES, min(MOST_PAGES, pages * min(MOST_STEP, factor))))

@@ -10,6 +10,7 @@ from ksm_operator.agent.ksmd import (
     BURST_SLEEP,
     LEAST_PAGES,
     MOST_PAGES,
+    MOST_STEP,
     REST_SLEEP,
     Budget,
     resize,
@@ -163,6 +164,12 @@ def test_budget_keeps_little_and_forgives_much(
 
 
 @given(st.integers(LEAST_PAGES, MOST_PAGES), st.floats(0, 1), st.floats(0.001, 0.9))
-def test_a_batch_is_at_most_doubled(pages: int, share: float, aim: float) -> None:
+def test_a_batch_is_raised_step_by_step(pages: int, share: float, aim: float) -> None:
     """The pages that come may be dearer than those that were measured."""
-    assert resize(pages, share, aim) <= max(2 * pages, LEAST_PAGES)
+    assert resize(pages, share, aim) <= max(MOST_STEP * pages, LEAST_PAGES)
+
+
+def test_the_first_burst_soon_uses_its_limit() -> None:
+    """New pods are to be merged now, and nothing is known yet of what a page costs."""
+    machine = Machine(Ksmd(cpu_limit_milli_cpu=200), Memory(64 * GIB)).run(5)
+    assert machine.share(2) > 0.8 * 0.2
