@@ -99,7 +99,8 @@ def run(chosen: argparse.Namespace) -> None:
             plot = chosen.plots / f"governor-{name}.svg"
             plot.write_text(picture(played.title, outcomes), encoding="utf-8")
         print("### Ours against each of the others\n")
-        print("How many times the net saving for a CPU second ours has; and the net saving.\n")
+        print("How many times as much ours has of: the net saving (byte-seconds) for a CPU second;")
+        print("the net saving; the net saving in the second half, when the start is over.\n")
         print(report.places(done))
         print("\n".join(report.targets(done)))
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FINAL_SHARE: Final = 0.1
 """Of a run, at its end, whose mean is the final saving: a load that changes has no last value."""
 REACHED_SHARE: Final = 0.9
+LEAST_SECONDS: Final = 1e-9
 SAME: Final = 0.03
 """Two savings that differ by no more than this are the same: as much as runs of one algorithm with
 one load differ by."""
@@ -84,12 +85,23 @@ class Outcome:
         return self.cpu / self.samples[-1].at
 
     @property
+    def late(self) -> float:
+        """Net bytes kept free in the second half, as a mean: the start does not matter to it."""
+        late = self._second_half
+        return integral(late, lambda one: one.net) / max(late[-1].at - late[0].at, LEAST_SECONDS)
+
+    @property
     def late_cpu_share(self) -> float:
         """The same in the second half alone: what goes on when the start is over."""
-        last = self.samples[-1]
-        middle = next(one for one in self.samples if one.at >= last.at / 2)
-        cpu = last.ksmd - middle.ksmd + self.cost * (last.breaks - middle.breaks)
-        return cpu / (last.at - middle.at) if last.at > middle.at else 0.0
+        first, *_, last = self._second_half
+        cpu = last.ksmd - first.ksmd + self.cost * (last.breaks - first.breaks)
+        return cpu / max(last.at - first.at, LEAST_SECONDS)
+
+    @property
+    def _second_half(self) -> Sequence[Sample]:
+        last = self.samples[-1].at
+        found = [one for one in self.samples if one.at >= last / 2]
+        return found if len(found) > 1 else self.samples[-2:]
 
     @property
     def worth(self) -> float:
@@ -109,9 +121,14 @@ class Outcome:
         return max(one.huge for one in self.samples), self.samples[-1].huge
 
     def beats(self, other: Outcome, least_ratio: float) -> bool:
-        """Whether it has so many times the net saving for a CPU second, and no less of it."""
+        """Whether it has so many times the net saving for a CPU second, and no less of it later.
+
+        How soon something was saved is part of the first. Of the second it would make a matter of
+        how long a run is.
+        """
         return (
-            ratio(self.worth, other.worth) >= least_ratio and ratio(self.net, other.net) >= 1 - SAME
+            ratio(self.worth, other.worth) >= least_ratio
+            and ratio(self.late, other.late) >= 1 - SAME
         )
 
     def reached(self, best: float) -> float | None:

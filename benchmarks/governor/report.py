@@ -17,8 +17,8 @@ MOST_IDLE_SHARE: Final = 0.01
 """Of one CPU, where there is nothing to save."""
 HEAD: Final = (
     "| algorithm | net GiB s for a CPU s | ours to it | net GiB s saved | ours to it "
-    "| saved at the end | 90 % of the best after | ksmd | copy-on-write | of a CPU "
-    "| huge pages lost |"
+    "| net MiB in the second half | ours to it | 90 % of the best after | ksmd | copy-on-write "
+    "| of a CPU | huge pages lost |"
 )
 
 
@@ -66,7 +66,8 @@ def table(played: Played) -> str:
             times(ratio(mine.worth, one.worth)) if mine else "",
             number(one.net / GIB),
             times(ratio(mine.net, one.net)) if mine else "",
-            f"{one.final / MIB:,.0f} MiB",
+            number(one.late / MIB),
+            times(ratio(mine.late, one.late)) if mine else "",
             _seconds(one.reached(best)),
             f"{one.ksmd:.2f} s",
             f"{one.copying:.2f} s",
@@ -80,8 +81,8 @@ def table(played: Played) -> str:
 def places(loads: Sequence[Played]) -> str:
     """Return a table of all loads: ours against each of the others.
 
-    The first figure of a cell is how many times the net saving for a CPU second ours has, the
-    second how many times the net saving.
+    The figures of a cell are how many times as much ours has of the net saving for a CPU second,
+    of the net saving, and of the net saving in the second half.
     """
     names = list(dict.fromkeys(name for one in loads for name in one.others))
     lines = [
@@ -102,7 +103,8 @@ def places(loads: Sequence[Played]) -> str:
 def _against(mine: Outcome, other: Outcome | None) -> str:
     if other is None:
         return ""
-    return f"{times(ratio(mine.worth, other.worth))}; {times(ratio(mine.net, other.net))}"
+    pairs = ((mine.worth, other.worth), (mine.net, other.net), (mine.late, other.late))
+    return "; ".join(times(ratio(ours, theirs)) for ours, theirs in pairs)
 
 
 def targets(loads: Sequence[Played]) -> Iterator[str]:
@@ -125,7 +127,7 @@ def _best(played: Played, mine: Outcome) -> str:
     return _verdict(
         not lost,
         f"{played.title}: at least {played.least_ratio:g} x the net saving for a CPU second of each"
-        f" other, with no less of it (less than {100 * SAME:g} % is no difference)"
+        f" other, and no less of it in the second half ({100 * SAME:g} % are no difference)"
         + (f"; not against {', '.join(lost)}" if lost else ""),
     )
 

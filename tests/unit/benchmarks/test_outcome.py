@@ -70,6 +70,8 @@ def test_more_for_a_cpu_second_must_not_come_of_less_saving() -> None:
     assert not line(100, 100, cpu=0.9).beats(other, 1.5)
     assert line(100, 100, cpu=1.0).beats(line(0, 0, cpu=1.0), 1.5), "who saves nothing is beaten"
     assert not line(0, 0).beats(line(0, 0), 1.0), "by somebody"
+    slow = line(0, 0, 100, 100, 100, cpu=0.5)
+    assert slow.beats(line(100, 100, 100, 100, 100, cpu=1.5), 1.5), "later it has the same"
 
 
 def test_the_saving_at_the_end_is_a_mean() -> None:
