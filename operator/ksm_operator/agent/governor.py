@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -42,7 +43,6 @@ class Governor:
         self._next_decision = 0.0
         self._charged = 0
         self._next_charged = 0.0
-        self._hurried = 0
 
     def forget(self) -> None:
         """Begin anew at the next step: the policy was edited, or ksmd was stopped meanwhile."""
@@ -75,8 +75,7 @@ class Governor:
             if ksmd.tuning == "Advisor" and values.advisor_mode is None:
                 # Which advisor_max_cpu, missing too, reports.
                 ksmd = msgspec.structs.replace(ksmd, tuning="Auto")
-            self._hurried += hurry
-            reading = self._read(values, now, containers + self._hurried, paths)
+            reading = replace(self._read(values, now, containers, paths), hurry=hurry)
             if before is None:
                 told = tuning.start(ksmd, reading, page_size())
             else:

@@ -21,6 +21,9 @@ two that see every page."""
 MOST_SCANS: Final = 9
 """By what comes meanwhile a burst is drawn out to so many scans at most, so that a stream of
 newcomers does not put the thorough one off for ever; what comes later has a burst after it."""
+BURST_SHARE: Final = 1 / 3
+"""Of the time that may be spent in bursts, where something new comes all the time: each goes over
+all memory, whatever it is for, and the longer it takes the more newcomers share the next one."""
 QUICK_SCAN: Final = 5.0
 """Seconds. So short a scan may have ended and begun anew between two looks: one more is waited
 for, to be sure of a whole one."""
@@ -29,8 +32,8 @@ LONGEST_PERIOD: Final = 960.0
 """Seconds that a scan may take outside of bursts."""
 FIRST_SHARE: Final = 0.02
 MOST_FIRST_PERIOD: Final = 60.0
-"""The first scan after a burst takes so long that it costs this share of a CPU, but no longer: a
-program that was started just now fills its memory in the next minute."""
+"""The first scan after a burst that paid takes so long that it costs this share of a CPU, but no
+longer: a program that was started just now fills its memory in the next minute."""
 OLD_SHARE: Final = 1 / 8
 """Of all memory in a burst: with less that was known before, there is hardly a page to meet that
 is passed over."""
@@ -51,7 +54,7 @@ MOST_GROWTH: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was measured up to a moment; all but the last two grow for ever.
+    """What was measured up to a moment.
 
     Attributes:
         at: seconds on a clock that only moves forward.
@@ -59,7 +62,7 @@ class Reading:
         full_scans: scans of all memory that have ended.
         breaks: merged pages that were written to since (cow_ksm of /proc/vmstat, Linux 5.18; 0
             before).
-        news: containers that were enrolled, and other reasons to scan at once.
+        news: containers that were enrolled, and other reasons to scan soon.
         saved: bytes that merging gives back now.
         known: bytes of memory that the last scan went over.
         anonymous: bytes of anonymous memory on the node, as much as it were if nothing were merged:
@@ -67,6 +70,7 @@ class Reading:
         charged: bytes charged to the containers that merge, in the same way. It counts page cache,
             as the other counts programs that do not merge: what is new has to show in both.
         available_percent: MemAvailable in percent of MemTotal.
+        hurry: whether somebody waits for ksmd's counters to become true, which takes a scan.
     """
 
     at: float
@@ -79,6 +83,7 @@ class Reading:
     anonymous: int
     charged: int
     available_percent: float
+    hurry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Pace:
         thorough: whether pages that did not merge before are looked at too (`smart_scan` 0): a
             page that is passed over cannot meet its like.
         ends: the number of ended scans at which the next step of a burst is due.
-        again: whether something new came during the burst that it could not be drawn out for.
+        resume: when the next burst may begin, on the clock of `Reading.at`.
         grew: whether it was growth, and no new process, that the burst began with.
         growth: by how many times the least growth memory has to grow to be looked at.
         anonymous: anonymous memory from which growth counts.
@@ -103,7 +108,7 @@ class Pace:
     period: float
     thorough: bool
     ends: int
-    again: bool
+    resume: float
     grew: bool
     growth: float
     anonymous: int
@@ -119,7 +124,7 @@ def burst(now: Reading, *, growth: float = 1.0, grew: bool = False) -> Pace:
         period=0.0,
         thorough=False,
         ends=now.full_scans + BURST_SCANS - 1,
-        again=False,
+        resume=now.at,
         grew=grew,
         growth=growth,
         anonymous=now.anonymous,
@@ -140,8 +145,8 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
     came, grew = now.news > pace.news, _grew(pace, now)
     if not pace.period:
         return _in_burst(pace, now, page_size, fresh=came or grew)
-    if came or grew:
-        return burst(now, growth=pace.growth, grew=not came)
+    if now.hurry or ((came or grew) and now.at >= pace.resume):
+        return burst(now, growth=pace.growth, grew=not (came or now.hurry))
     if now.full_scans == pace.scan.full_scans:
         return pace
     worth = value(pace.scan, now, page_size)
@@ -154,14 +159,10 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
 
 
 def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
-    if fresh:
-        pace = replace(pace, news=now.news, anonymous=now.anonymous, charged=now.charged)
-        # What is new shares the scans that are still to come, and needs no burst of its own.
-        ends = now.full_scans + BURST_SCANS - (0 if pace.thorough else 1)
-        if ends <= pace.began.full_scans + MOST_SCANS:
-            pace = replace(pace, ends=ends)
-        else:
-            pace = replace(pace, again=True)
+    # What is new shares the scans that are still to come, and needs no burst of its own.
+    ends = now.full_scans + BURST_SCANS - (0 if pace.thorough else 1)
+    if fresh and ends <= pace.began.full_scans + MOST_SCANS:
+        pace = replace(pace, ends=ends, news=now.news, anonymous=now.anonymous, charged=now.charged)
     if now.full_scans == pace.scan.full_scans:
         return pace
     scan = pace.scan
@@ -172,18 +173,16 @@ def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
         old = pace.began.known > OLD_SHARE * now.known
         sure = 2 if old and now.at - scan.at < QUICK_SCAN else 1
         return replace(pace, thorough=True, ends=now.full_scans + sure)
+    if now.hurry:
+        return replace(pace, ends=now.full_scans + 1)
+    paid = value(pace.began, now, page_size) >= 1
     growth = pace.growth
     if pace.grew:
-        paid = value(pace.began, now, page_size) >= 1
         growth = 1.0 if paid else min(MOST_GROWTH, 2 * growth)
-    if pace.again:
-        again = burst(now, growth=growth, grew=pace.grew)
-        return replace(again, anonymous=pace.anonymous, charged=pace.charged)
-    if value(scan, now, page_size) >= 1:
-        return replace(pace, ends=now.full_scans + 1)
     cost = (now.cpu - scan.cpu) / (now.full_scans - scan.full_scans)
-    first = min(MOST_FIRST_PERIOD, cost / FIRST_SHARE)
-    return replace(pace, period=max(SHORTEST_PERIOD, first), growth=growth)
+    first = min(MOST_FIRST_PERIOD, cost / FIRST_SHARE) if paid else MOST_FIRST_PERIOD
+    resume = now.at + (now.at - pace.began.at) * (1 / BURST_SHARE - 1)
+    return replace(pace, period=max(SHORTEST_PERIOD, first), growth=growth, resume=resume)
 
 
 def _grew(pace: Pace, now: Reading) -> bool:
