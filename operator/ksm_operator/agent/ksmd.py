@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.pace import Pace, Reading, burst, follow
+from ksm_operator.agent.pace import BURST_SHARE, Pace, Reading, burst, follow
 
 if TYPE_CHECKING:
     from ksm_operator.agent.wire import Ksmd
@@ -167,7 +167,9 @@ def _paced(scanning: Scanning, ksmd: Ksmd, page_size: int) -> Scanning:
     """Turn the pace into batches."""
     pace = scanning.pace
     pages, sleep = scanning.burst_pages, BURST_SLEEP
-    if pace.period:
+    if pace.waiting is not None:
+        pages = math.ceil(pages * BURST_SHARE)
+    elif pace.period:
         every_second = scanning.decided.known / page_size / pace.period
         sleep = REST_SLEEP
         if every_second > MOST_PAGES:
@@ -176,7 +178,7 @@ def _paced(scanning: Scanning, ksmd: Ksmd, page_size: int) -> Scanning:
         if sleep < BURST_SLEEP or pages / sleep > scanning.burst_pages / BURST_SLEEP:
             # The limit does not allow even this; it is scanned as fast as it does.
             pages, sleep = scanning.burst_pages, BURST_SLEEP
-    chosen = None if ksmd.smart_scan is not None else not (pace.thorough or pace.period)
+    chosen = None if ksmd.smart_scan is not None else not pace.thorough
     return replace(scanning, pages_to_scan=pages, sleep_millisecs=sleep, smart_scan=chosen)
 
 

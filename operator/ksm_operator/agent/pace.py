@@ -12,18 +12,20 @@ is written again at once (a garbage collector's) is not worth merging however mu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
 BURST_SCANS: Final = 3
 """Ends of scans until new memory was seen to: one was under way when the burst began, and it takes
 two that see every page."""
-MOST_SCANS: Final = 9
+MOST_SCANS: Final = 6
 """By what comes meanwhile a burst is drawn out to so many scans at most, so that a stream of
-newcomers does not put the thorough one off for ever; what comes later has a burst after it."""
+newcomers does not put the thorough one off for ever."""
 BURST_SHARE: Final = 1 / 3
-"""Of the time that may be spent in bursts, where something new comes all the time: each goes over
-all memory, whatever it is for, and the longer it takes the more newcomers share the next one."""
+"""Of the time that may be spent in bursts. What comes before the next one may begin is scanned for
+at this part of their speed: each scan goes over all memory, however little is new, so where
+something new comes all the time the more share one the better."""
 QUICK_SCAN: Final = 5.0
 """Seconds. So short a scan may have ended and begun anew between two looks: one more is waited
 for, to be sure of a whole one."""
@@ -93,9 +95,11 @@ class Pace:
     Attributes:
         period: seconds that a scan of all memory may take; 0 in a burst.
         thorough: whether pages that did not merge before are looked at too (`smart_scan` 0): a
-            page that is passed over cannot meet its like.
+            page that is passed over cannot meet its like, but those take the most CPU.
         ends: the number of ended scans at which the next step of a burst is due.
         resume: when the next burst may begin, on the clock of `Reading.at`.
+        waiting: what was measured when something new came before that, which is scanned for at a
+            part of a burst's speed; None while nothing waits.
         grew: whether it was growth, and no new process, that the burst began with.
         growth: by how many times the least growth memory has to grow to be looked at.
         anonymous: anonymous memory from which growth counts.
@@ -109,6 +113,7 @@ class Pace:
     thorough: bool
     ends: int
     resume: float
+    waiting: Reading | None
     grew: bool
     growth: float
     anonymous: int
@@ -125,6 +130,7 @@ def burst(now: Reading, *, growth: float = 1.0, grew: bool = False) -> Pace:
         thorough=False,
         ends=now.full_scans + BURST_SCANS - 1,
         resume=now.at,
+        waiting=None,
         grew=grew,
         growth=growth,
         anonymous=now.anonymous,
@@ -143,12 +149,20 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
         charged=min(pace.charged, now.charged),
     )
     came, grew = now.news > pace.news, _grew(pace, now)
+    fresh = came or grew
     if not pace.period:
-        return _in_burst(pace, now, page_size, fresh=came or grew)
-    if now.hurry or ((came or grew) and now.at >= pace.resume):
+        return _in_burst(pace, now, page_size, fresh=fresh)
+    if pace.waiting is not None and not now.hurry:
+        return _while_waiting(pace, pace.waiting, now)
+    if now.hurry or (fresh and now.at >= pace.resume):
         return burst(now, growth=pace.growth, grew=not (came or now.hurry))
-    if now.full_scans == pace.scan.full_scans:
-        return pace
+    if fresh:
+        return replace(pace, waiting=now, thorough=False)
+    return pace if now.full_scans == pace.scan.full_scans else _paid(pace, now, page_size)
+
+
+def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
+    """Scan more often or more rarely, by what the last scan was worth."""
     worth = value(pace.scan, now, page_size)
     period = pace.period
     if worth < 1:
@@ -158,11 +172,34 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
     return replace(pace, period=period, scan=now)
 
 
+def _while_waiting(pace: Pace, since: Reading, now: Reading) -> Pace:
+    """Go on until what was new then has had its looks; what came later waits anew."""
+    if now.full_scans < since.full_scans + BURST_SCANS:
+        return pace
+    return replace(
+        pace,
+        waiting=None,
+        resume=now.at + (now.at - since.at),
+        thorough=True,
+        scan=now,
+        news=since.news,
+        anonymous=min(since.anonymous, now.anonymous),
+        charged=min(since.charged, now.charged),
+    )
+
+
 def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
     # What is new shares the scans that are still to come, and needs no burst of its own.
-    ends = now.full_scans + BURST_SCANS - (0 if pace.thorough else 1)
-    if fresh and ends <= pace.began.full_scans + MOST_SCANS:
-        pace = replace(pace, ends=ends, news=now.news, anonymous=now.anonymous, charged=now.charged)
+    ends = now.full_scans + BURST_SCANS - 1
+    if fresh and ends < pace.began.full_scans + MOST_SCANS:
+        pace = replace(
+            pace,
+            thorough=False,
+            ends=ends,
+            news=now.news,
+            anonymous=now.anonymous,
+            charged=now.charged,
+        )
     if now.full_scans == pace.scan.full_scans:
         return pace
     scan = pace.scan
@@ -179,10 +216,14 @@ def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
     growth = pace.growth
     if pace.grew:
         growth = 1.0 if paid else min(MOST_GROWTH, 2 * growth)
-    cost = (now.cpu - scan.cpu) / (now.full_scans - scan.full_scans)
-    first = min(MOST_FIRST_PERIOD, cost / FIRST_SHARE) if paid else MOST_FIRST_PERIOD
-    resume = now.at + (now.at - pace.began.at) * (1 / BURST_SHARE - 1)
-    return replace(pace, period=max(SHORTEST_PERIOD, first), growth=growth, resume=resume)
+    scans = now.full_scans - scan.full_scans
+    first = (now.cpu - scan.cpu) / scans / FIRST_SHARE
+    return replace(
+        pace,
+        period=max(SHORTEST_PERIOD, min(MOST_FIRST_PERIOD, first if paid else math.inf)),
+        growth=growth,
+        resume=now.at + (now.at - pace.began.at) * (1 / BURST_SHARE - 1),
+    )
 
 
 def _grew(pace: Pace, now: Reading) -> bool:
