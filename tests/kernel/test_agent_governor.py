@@ -58,9 +58,9 @@ class Governed:
             assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what}"
 
     def rests(self) -> bool:
-        """Whether the burst is over."""
-        scanning = self.governor.scanning
-        return scanning is not None and scanning.pace.period > 0
+        """Whether nothing new is scanned for."""
+        pace = self.governor.scanning.pace if self.governor.scanning is not None else None
+        return pace is not None and pace.period > 0 and pace.waiting is None
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_what_comes_long_after_the_enrolment_is_merged(
     for one in pair:
         one.tell("fill")
         assert one.line() == "filled"
-    governed.until(lambda: not governed.rests(), "another burst")
+    governed.until(lambda: not governed.rests(), "it is scanned for")
     governed.until(lambda: all_merged(*pair), "it is merged")
 
 
