@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -271,15 +270,13 @@ def _leave_and_come_back(stage: Stage, guest: Guest, namespace: str) -> None:
     wait_until(both_merge, SECONDS, "it merges again without the label", poll=LOOK_SECONDS)
 
 
-def _runs(guest: Guest, value: str) -> bool:
-    return guest.look().settings["run"] == value
-
-
 def _intrude(stage: Stage, guest: Guest, _namespace: str) -> None:
     """A pod outside of the domain that asks by itself stops merging until it goes."""
 
     def runs(value: str, why: str) -> None:
-        is_so = partial(_runs, guest, value)
+        def is_so() -> bool:
+            return guest.look().settings["run"] == value
+
         wait_until(is_so, SECONDS, f"run reads {value}: {why}", poll=LOOK_SECONDS)
 
     runs("1", "the domain is alone")

@@ -5,7 +5,9 @@ On a large one it would take all of the memory that others use: a virtual machin
 
 from pathlib import Path
 
-from kernel.conftest import Cgroup, Holders, Start, intact, wait_until
+import pytest
+
+from kernel.conftest import Cgroup, Holders, Start, Target, intact, wait_until
 from kernel.pods import MIB, no_kill
 from kernel.test_release import merged
 from kernel.whole_agent import record, running
@@ -20,25 +22,33 @@ from ksm_operator.kernel import (
 from support import kernel
 
 SIZE = 64
+Members = list[tuple[Cgroup, Target]]
 LEFT = 56
 """MiB that the node has left but for what merging saves, which is more."""
 
 
-def test_merging_stops_until_the_node_could_take_what_is_merged(
+@pytest.fixture
+def members(
     *,
     ksm_settings: dict[str, bytes],
     holder: Holders,
     cgroup: Cgroup,
     hierarchy: Hierarchy,
     tracer: Tracer,
-    start: Start,
     tmp_path: Path,
+) -> Members:
+    """Two containers with the same memory, on record as enrolled; nothing is merged yet."""
+    made = [(one, holder(SIZE, one, "small")) for one in map(cgroup.child, ("one", "two"))]
+    for _, target in made:
+        enrol(target.process, tracer)
+    record(tmp_path, hierarchy, made, "Merging", reserve_percent=1)
+    return made
+
+
+def test_merging_stops_until_the_node_could_take_what_is_merged(
+    members: Members, holder: Holders, start: Start, tmp_path: Path
 ) -> None:
     """Whoever else grows into what it saves would be killed when it comes apart."""
-    members = [(one, holder(SIZE, one, "small")) for one in map(cgroup.child, ("one", "two"))]
-    for _, target in members:
-        enrol(target.process, tracer)
-    record(tmp_path, hierarchy, members, "Merging", reserve_percent=1)
     with running(start, tmp_path) as agent:
         wait_until(lambda: all(merged(one) >= (SIZE - 1) * MIB for _, one in members), "merged")
         assert kernel.counter("run") == 1
@@ -56,23 +66,12 @@ def test_merging_stops_until_the_node_could_take_what_is_merged(
 
 
 def test_all_that_is_merged_is_written_to_at_once(
-    *,
-    ksm_settings: dict[str, bytes],
-    holder: Holders,
-    cgroup: Cgroup,
-    hierarchy: Hierarchy,
-    tracer: Tracer,
-    start: Start,
-    tmp_path: Path,
+    members: Members, holder: Holders, hierarchy: Hierarchy, start: Start, tmp_path: Path
 ) -> None:
     """The worst moment of all, on a node that was nearly full: nobody is killed for having merged.
 
     What was saved is still there, since nobody grew into it, and the copies need no more than that.
     """
-    members = [(one, holder(SIZE, one, "small")) for one in map(cgroup.child, ("one", "two"))]
-    for _, target in members:
-        enrol(target.process, tracer)
-    record(tmp_path, hierarchy, members, "Merging", reserve_percent=1)
     with no_kill(hierarchy, *(one for one, _ in members)), running(start, tmp_path):
         saved = kernel.counter("pages_sharing") * page_size()
         filler = holder.others()((node_headroom(read_meminfo(), 0) - saved) // MIB - LEFT)
