@@ -362,8 +362,11 @@ class Agent:
         if not hands.release(leaving, reserve):
             return False
         self._leaving = 0
-        if spec.desired_state != "Merging":
-            return True
+        return spec.desired_state != "Merging" or self._merge(policy, hands, self._neighbours)
+
+    def _merge(self, policy: NodePolicy, hands: Obedience, neighbours: Neighbours) -> bool:
+        if not hands.make_way(policy.ksmd, neighbours.others_merge):
+            return False
         hands.enrolment.huge_pages.obey(policy.enrollment.huge_pages)
         done = hands.attention.enrol(self._admitted(), self._pod_of)
         listed = self._view.namespaces_listed and self._view.pods_are_listed

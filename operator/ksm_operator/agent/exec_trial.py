@@ -25,6 +25,7 @@ class ExecTrial:
         self._host = host
         self._thread: threading.Thread | None = None
         self._answer: bool | None = None
+        self._stopped = threading.Event()
 
     def go_on(self) -> None:
         """Take the answer if it is there, else see that somebody is looking for it.
@@ -38,11 +39,16 @@ class ExecTrial:
             self._host.features = replace(features, exec_merges=self._answer)
             log.info("found out whether exec keeps merging", extra={"merges": self._answer})
         elif self._thread is None or not self._thread.is_alive():
+            self._stopped.clear()
             self._thread = threading.Thread(target=self._run, name="exec trial", daemon=True)
             self._thread.start()
 
+    def stop(self) -> None:
+        """Have its children end soon: while they live, pages are shared. `go_on` begins anew."""
+        self._stopped.set()
+
     def _run(self) -> None:
         try:
-            self._answer = probe_exec(self._host.sysfs, SECONDS)
+            self._answer = probe_exec(self._host.sysfs, SECONDS, stopped=self._stopped.is_set)
         except (KernelError, OSError) as error:
             log.warning("not found out: whether exec keeps merging", extra={"error": str(error)})

@@ -9,8 +9,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent import cleanup
 from ksm_operator.agent.affinity import Affinity
 from ksm_operator.agent.attention import SLICE_SECONDS, Attention
+from ksm_operator.agent.cleanup import Cleanup
 from ksm_operator.agent.debt import Debt, reckon
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
@@ -19,7 +21,7 @@ from ksm_operator.agent.guard import Guard
 from ksm_operator.agent.knobs import Knobs, Troubles
 from ksm_operator.agent.observation import Observation
 from ksm_operator.agent.releasing import pause_before_release
-from ksm_operator.agent.settings import cleanup_values, optional_values
+from ksm_operator.agent.settings import optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
 from ksm_operator.kernel import (
@@ -43,11 +45,8 @@ log = logging.getLogger(__name__)
 
 RESTORE_PAUSE: Final = 5.0
 """Seconds until values of ksmd that could not be restored are tried again."""
-CLEANUP_SECONDS: Final = 30.0
-"""How long a clean-up scan may take."""
-CLEANUP_LEAST: Final = 1.0
-"""ksmd forgets a process within one scan, and does not count a scan after which none is left."""
-CLEANUP_TICK: Final = 0.1
+WAY_SECONDS: Final = 10.0
+"""How long enrolment waits for values that the kernel refuses while pages are shared."""
 OPTIONAL: Final = (
     "merge_across_nodes",
     "max_page_sharing",
@@ -113,11 +112,13 @@ class Obedience:
         self._stopped = stopped
         self._edition: tuple[str, int] | None = None
         self._optional_written = False
+        self._way_is_made = False
         self.leaving: frozenset[str] = frozenset()
         self._leaving: frozenset[str] = frozenset()
         self._releasing: Generator[float, None, None] | None = None
         self._next_release = 0.0
-        self._cleanup: tuple[int, float] | None = None
+        self._cleanup = Cleanup(self.knobs)
+        self._way_until: float | None = None
         self._governor = Governor(host, self.knobs)
         self._idle_since: float | None = None
         self.guard = Guard(host, state, metrics, vigilance)
@@ -158,7 +159,8 @@ class Obedience:
             self._save()
             log.info("node taken", extra={"policy": owner.name, "uid": owner.uid})
         self.manager = ""
-        self._cleanup = None
+        if self._way_until is None:
+            self._cleanup.forget()
         if not self.state.containers and self.state.owner != owner.uid:
             log.info("owner changed", extra={"policy": owner.name, "uid": owner.uid})
             self.state.owner = owner.uid
@@ -172,7 +174,7 @@ class Obedience:
                 self.knobs.reclaim()
             self._edition = edition
             self._governor.forget()
-            self._optional_written = False
+            self._optional_written = self._way_is_made = False
         if not self._optional_written:
             self._optional_written = True
             self._host.tracer.start()
@@ -188,6 +190,34 @@ class Obedience:
         }
         values.update(optional_values(ksmd))
         self.troubles = self.knobs.apply(values)
+
+    def make_way(self, ksmd: Ksmd, foreign: Callable[[], bool | None]) -> bool:
+        """Have values that the kernel refuses while pages are shared written before anybody merges.
+
+        Pages of processes that ended, or that were released for another policy, count as shared
+        until ksmd looks for them.
+
+        Args:
+            ksmd: what the policy asks of ksmd.
+            foreign: as of `give_back`.
+
+        Returns:
+            Whether the first container may be enrolled.
+        """
+        now = time.monotonic()
+        if self._way_until is None:
+            if self._way_is_made or not self.troubles.pending or self.state.containers:
+                self._way_is_made = True
+                return True
+            self._exec_trial.stop()
+            self._way_until = now + WAY_SECONDS
+        if not self._cleanup.step(foreign) and now < self._way_until:
+            return False
+        self._way_until, self._way_is_made = None, True
+        self._cleanup.forget()
+        self._governor.forget()
+        self.apply_optional(ksmd)
+        return True
 
     def look_again(self) -> None:
         """Attend to containers once more; see `Attention.look_again`."""
@@ -260,6 +290,8 @@ class Obedience:
         self.manager = ""
         if not self.state.touched:
             return True
+        self._way_until = None
+        self._exec_trial.stop()
         self.attention.forget()
         if not self.release(list(self.state.containers), reserve_percent):
             return False
@@ -280,7 +312,7 @@ class Obedience:
         return True
 
     def _restore_later(self) -> bool:
-        self._cleanup = None
+        self._cleanup.forget()
         self._next_release = time.monotonic() + RESTORE_PAUSE
         return False
 
@@ -291,29 +323,16 @@ class Obedience:
             setattr(state, name, getattr(fresh, name))
         self._save()
         self._edition = None
-        self._cleanup = None
+        self._cleanup.forget()
         self.troubles = Troubles()
         self.enrolment.left.clear()
 
     def _cleaned(self, foreign: Callable[[], bool | None]) -> bool:
-        """One scan that drops what ksmd still has on record: its counters are stale till then."""
-        if "run" in self.state.yielded or "run" not in self.state.baseline.files:
-            return True
-        if self._cleanup is None and (others := foreign()) is not False:
-            return others is not None
-        values = self.knobs.read()
-        now = time.monotonic()
-        # Again and again: a write may have had to wait for ksmd.
-        self.troubles = self.knobs.apply(cleanup_values())
-        if self._cleanup is None:
-            self._cleanup = (values.full_scans or 0, now)
-            return False
-        scans, since = self._cleanup
-        scanned = (values.full_scans or 0) > scans or now - since > CLEANUP_LEAST
-        if (scanned and not values.pages_shared) or now - since > CLEANUP_SECONDS:
-            log.info("cleaned up", extra={"pagesShared": values.pages_shared or 0})
-            return True
-        return False
+        if "run" not in self.state.baseline.files:
+            return True  # ksmd never ran for us
+        over = self._cleanup.step(foreign)
+        self.troubles = self._cleanup.troubles
+        return over
 
     def govern(self, spec: NodeSpec | None) -> float:
         """Measure ksmd and tell it what to do until the next time.
@@ -323,8 +342,8 @@ class Obedience:
         """
         if not self.state.baseline.files and not self.state.containers:
             return float("inf")
-        if self._cleanup is not None:
-            return CLEANUP_TICK
+        if self._cleanup.is_going_on:
+            return cleanup.TICK
         now = time.monotonic()
         enrolled = self.enrolment.enrolled_count() > 0
         self._idle_since = None if enrolled else self._idle_since or now
@@ -393,6 +412,6 @@ class Obedience:
 
     def patience(self) -> float:
         """Return seconds until unfinished work is worth another step."""
-        if self._cleanup is not None:
-            return CLEANUP_TICK
+        if self._cleanup.is_going_on:
+            return cleanup.TICK
         return max(BUSY_WAIT, self._next_release - time.monotonic())

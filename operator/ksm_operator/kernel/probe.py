@@ -25,7 +25,7 @@ from ksm_operator.kernel.sysfs import KSM_ROOT, KsmSysfs
 from ksm_operator.kernel.tracer import Tracer, may_suspend_seccomp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ksm_operator.kernel.ksm_stat import KsmStat
 
@@ -159,7 +159,13 @@ def probe(*, proc: Path = PROC, ksm_root: Path = KSM_ROOT) -> KernelFeatures:
     )
 
 
-def probe_exec(sysfs: KsmSysfs, seconds: float, *, proc: Path = PROC) -> bool | None:
+def probe_exec(
+    sysfs: KsmSysfs,
+    seconds: float,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    proc: Path = PROC,
+) -> bool | None:
     """Whether ksmd really merges a program that has inherited merging across exec.
 
     Ksmd is only watched, never started: call it where it runs anyway. Two children hold equal pages
@@ -168,18 +174,19 @@ def probe_exec(sysfs: KsmSysfs, seconds: float, *, proc: Path = PROC) -> bool | 
     Args:
         sysfs: ksmd's files.
         seconds: how long to wait for it.
+        stopped: asked again and again: whether to give up.
         proc: the proc file system.
 
     Returns:
-        The answer for `KernelFeatures.exec_merges`; None where ksmd stands still or did not come
-        round in time.
+        The answer for `KernelFeatures.exec_merges`; None where ksmd stands still, did not come
+        round in time, or it was given up.
     """
     if sysfs.read().run != 1:
         return None
     deadline = time.monotonic() + seconds
     with _held("hold") as plain, _held("exec-and-hold") as execed:
         noticed: int | None = None
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not stopped():
             scans = sysfs.read().full_scans or 0
             if _is_merged(execed, proc):
                 return True
