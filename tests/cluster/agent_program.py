@@ -129,13 +129,13 @@ class AgentProgram:
 
     def wait_until_it_says(self, words: str, seconds: float) -> None:
         """Wait until the present process has said something."""
+        wait_until(lambda: self.goes_on_and_said(words), seconds, f"it says: {words}", poll=0.02)
 
-        def has_said() -> bool:
-            if self.has_ended():
-                raise RuntimeError(self.end)
-            return words in self.said
-
-        wait_until(has_said, seconds, f"the agent says: {words}", poll=0.02)
+    def goes_on_and_said(self, words: str) -> bool:
+        """Whether the present process has said something; it must not have ended."""
+        if self.has_ended():
+            raise RuntimeError(self.end)
+        return words in self.said
 
     def _wait(self, helpers: list[int]) -> int:
         assert self._popen is not None

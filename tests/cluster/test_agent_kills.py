@@ -23,10 +23,9 @@ from support import kernel
 KILLS: Final = 50
 SOAK_KILLS: Final = 1000
 SECONDS_PER_KILL: Final = 20
+"""Far more than one takes; a machine that is busy gets its time."""
 LONGEST_DEEDS: Final = 0.5
 """Seconds: the first agent looks at the whole node before anything, those after it are quicker."""
-"""Far more than one takes; a machine that is busy gets its time."""
-
 SETTLED_SECONDS: Final = 90
 TUNINGS: Final[tuple[dict[str, Any], ...]] = (
     {"tuning": "Auto"},
@@ -253,7 +252,7 @@ def _kill(kills: int, scene: Scene, chance: random.Random, own: set[int]) -> Cou
         if chance.random() < 0.1:
             scene.life.go_on_for(chance.uniform(0, start))
         else:
-            scene.life.go_on_until(lambda: '"started"' in agent.said)
+            scene.life.go_on_until(lambda: agent.goes_on_and_said('"started"'))
             scene.life.go_on_for(chance.uniform(0, 0.5 + 2 * deeds))
         if chance.random() < 0.2 and agent.kill_helper():
             how["helper"] += 1
