@@ -93,6 +93,7 @@ class Ours:
         self._spec = NodeSpec(desired_state="Merging", policy=NodePolicy())
         self._next_govern = 0.0
         self._next_resync = time.monotonic() + RESYNC_SECONDS
+        self._there = set[str]()
 
     def step(self) -> float:
         """Let them work."""
@@ -101,7 +102,13 @@ class Ours:
             self._next_resync += RESYNC_SECONDS
             hands.enrolment.prune()
             hands.look_again()
-        hands.attention.enrol(self._cast.cgroups(), lambda _: "benchmark")
+        there = set(self._cast.cgroups())
+        if vanished := self._there - there:
+            for path in vanished:
+                hands.attention.vanished(path)
+            hands.enrolment.prune()
+        self._there = there
+        hands.attention.enrol(there, lambda _: "benchmark")
         if time.monotonic() >= self._next_govern:
             pause = min(hands.govern(self._spec), PEER_INTERVAL)
             _check(hands.troubles)

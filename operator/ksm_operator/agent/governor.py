@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ksm_operator.agent import ksmd as tuning
-from ksm_operator.agent.pace import Reading
+from ksm_operator.agent.lives import Lives
+from ksm_operator.agent.pace import Reading, merged
 from ksm_operator.agent.settings import scanning_values
 from ksm_operator.kernel import page_size, read_meminfo, read_vmstat
 from ksm_operator.kernel.headroom import read_usage, usage_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.knobs import Knobs, Troubles
@@ -43,13 +44,15 @@ class Governor:
         self._next_decision = 0.0
         self._charged = 0
         self._next_charged = 0.0
+        self._lives = Lives()
+        self._last: Reading | None = None
 
     def forget(self) -> None:
         """Begin anew at the next step: the policy was edited, or ksmd was stopped meanwhile."""
         self.scanning = None
 
     def step(
-        self, ksmd: Ksmd, containers: int, paths: Iterable[str], *, hurry: bool = False
+        self, ksmd: Ksmd, containers: int, paths: Collection[str], *, hurry: bool = False
     ) -> tuple[Troubles | None, float]:
         """Look at ksmd, and tell it something else if that is needed.
 
@@ -86,7 +89,7 @@ class Governor:
         soon = min(tuning.tick(told, ksmd), self._next_decision - now)
         return troubles, max(0.0, soon)
 
-    def _read(self, values: KsmValues, now: float, news: int, paths: Iterable[str]) -> Reading:
+    def _read(self, values: KsmValues, now: float, news: int, paths: Collection[str]) -> Reading:
         memory, saved = read_meminfo(), values.saved_bytes(page_size())
         known = (
             values.pages_shared,
@@ -94,14 +97,16 @@ class Governor:
             values.pages_unshared,
             values.pages_volatile,
         )
+        self._lives.follow(now, paths)
         if now >= self._next_charged:
             self._next_charged = now + CHARGED_SECONDS
             self._charged = saved + sum(map(self._usage, paths))
-        return Reading(
+        breaks, last = read_vmstat().get("cow_ksm", 0), self._last
+        self._last = Reading(
             at=now,
             cpu=self._host.ksmd_cpu_ns() / 1e9,
             full_scans=values.full_scans or 0,
-            breaks=read_vmstat().get("cow_ksm", 0),
+            breaks=breaks,
             news=news,
             saved=saved,
             known=page_size() * sum(one or 0 for one in known),
@@ -111,7 +116,10 @@ class Governor:
             available_percent=100
             * memory.get("MemAvailable", 0)
             / max(1, memory.get("MemTotal", 0)),
+            merged=merged(last, saved, breaks, page_size()),
+            stay=self._lives.expected(),
         )
+        return self._last
 
     def _usage(self, path: str) -> int:
         hierarchy = self._host.hierarchy

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.pace import BURST_SHARE, Pace, Reading, burst, follow
+from ksm_operator.agent.pace import Pace, Reading, burst, follow
 
 if TYPE_CHECKING:
     from ksm_operator.agent.wire import Ksmd
@@ -168,7 +168,7 @@ def _paced(scanning: Scanning, ksmd: Ksmd, page_size: int) -> Scanning:
     pace = scanning.pace
     pages, sleep = scanning.burst_pages, BURST_SLEEP
     if pace.waiting is not None:
-        pages = math.ceil(pages * BURST_SHARE)
+        pages = math.ceil(pages * pace.share)
     elif pace.period:
         every_second = scanning.decided.known / page_size / pace.period
         sleep = REST_SLEEP

@@ -22,10 +22,14 @@ two that see every page."""
 MOST_SCANS: Final = 6
 """By what comes meanwhile a burst is drawn out to so many scans at most, so that a stream of
 newcomers does not put the thorough one off for ever."""
-BURST_SHARE: Final = 1 / 3
+MOST_SHARE: Final = 1 / 3
+LEAST_SHARE: Final = 1 / 24
 """Of the time that may be spent in bursts. What comes before the next one may begin is scanned for
 at this part of their speed: each scan goes over all memory, however little is new, so where
-something new comes all the time the more share one the better."""
+something new comes all the time the more share one the better. By what the last ones were worth
+it is made smaller and larger."""
+MOST_STEP: Final = 3.0
+"""By so much it is changed at once."""
 QUICK_SCAN: Final = 5.0
 """Seconds. So short a scan may have ended and begun anew between two looks: one more is waited
 for, to be sure of a whole one."""
@@ -39,13 +43,16 @@ longer: a program that was started just now fills its memory in the next minute.
 OLD_SHARE: Final = 1 / 8
 """Of all memory in a burst: with less that was known before, there is hardly a page to meet that
 is passed over."""
-PRICE: Final = 4 << 30
-"""Bytes that have to be kept for a second to be worth a CPU second: nodes are sold with about
-4 GiB of memory for each CPU."""
+PRICE: Final = 2 << 30
+"""Bytes that have to be kept for a second to be worth a CPU second. Nodes are sold with about 4 GiB
+of memory for each CPU; where memory is what runs out, half of the CPUs' time is left over."""
 DEAR_PERCENT: Final = 25.0
 """Below this share of memory available it counts for more, at most five times as much."""
 LONGEST_LIFE: Final = 600.0
 """Seconds that a merged page is taken to stay merged at most."""
+LIFE_SECONDS: Final = 30.0
+"""In less time what is written to says little of how long merged memory stays so: programs that
+start, and garbage collectors, write much at once."""
 LEAST_GROWTH: Final = 8 << 20
 GROWTH_SHARE: Final = 1 / 64
 """Bytes, and share of what a scan goes over, by which anonymous memory has to grow to be looked
@@ -66,12 +73,14 @@ class Reading:
             before).
         news: containers that were enrolled, and other reasons to scan soon.
         saved: bytes that merging gives back now.
+        merged: bytes that were merged since the first reading, whatever became of them.
         known: bytes of memory that the last scan went over.
         anonymous: bytes of anonymous memory on the node, as much as it were if nothing were merged:
             what merges or is written to does not change it.
         charged: bytes charged to the containers that merge, in the same way. It counts page cache,
             as the other counts programs that do not merge: what is new has to show in both.
         available_percent: MemAvailable in percent of MemTotal.
+        stay: seconds that a container which comes new is likely to stay.
         hurry: whether somebody waits for ksmd's counters to become true, which takes a scan.
     """
 
@@ -85,6 +94,8 @@ class Reading:
     anonymous: int
     charged: int
     available_percent: float
+    merged: int = 0
+    stay: float = LONGEST_LIFE
     hurry: bool = False
 
 
@@ -97,6 +108,7 @@ class Pace:
         thorough: whether pages that did not merge before are looked at too (`smart_scan` 0): a
             page that is passed over cannot meet its like, but those take the most CPU.
         ends: the number of ended scans at which the next step of a burst is due.
+        share: of the time that may be spent in bursts.
         resume: when the next burst may begin, on the clock of `Reading.at`.
         waiting: what was measured when something new came before that, which is scanned for at a
             part of a burst's speed; None while nothing waits.
@@ -112,6 +124,7 @@ class Pace:
     period: float
     thorough: bool
     ends: int
+    share: float
     resume: float
     waiting: Reading | None
     grew: bool
@@ -123,12 +136,15 @@ class Pace:
     scan: Reading
 
 
-def burst(now: Reading, *, growth: float = 1.0, grew: bool = False) -> Pace:
+def burst(
+    now: Reading, *, share: float = MOST_SHARE, growth: float = 1.0, grew: bool = False
+) -> Pace:
     """Return the pace for memory that ksmd has not looked at."""
     return Pace(
         period=0.0,
         thorough=False,
         ends=now.full_scans + BURST_SCANS - 1,
+        share=share,
         resume=now.at,
         waiting=None,
         grew=grew,
@@ -148,14 +164,15 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
         anonymous=min(pace.anonymous, now.anonymous),
         charged=min(pace.charged, now.charged),
     )
-    came, grew = now.news > pace.news, _grew(pace, now)
+    came, grew = now.news > pace.news, _grew(pace, now, page_size)
     fresh = came or grew
     if not pace.period:
         return _in_burst(pace, now, page_size, fresh=fresh)
     if pace.waiting is not None and not now.hurry:
-        return _while_waiting(pace, pace.waiting, now)
+        return _while_waiting(pace, pace.waiting, now, page_size)
     if now.hurry or (fresh and now.at >= pace.resume):
-        return burst(now, growth=pace.growth, grew=not (came or now.hurry))
+        grew = not (came or now.hurry)
+        return burst(now, share=pace.share, growth=pace.growth, grew=grew)
     if fresh:
         return replace(pace, waiting=now, thorough=False)
     return pace if now.full_scans == pace.scan.full_scans else _paid(pace, now, page_size)
@@ -172,13 +189,14 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
     return replace(pace, period=period, scan=now)
 
 
-def _while_waiting(pace: Pace, since: Reading, now: Reading) -> Pace:
+def _while_waiting(pace: Pace, since: Reading, now: Reading, page_size: int) -> Pace:
     """Go on until what was new then has had its looks; what came later waits anew."""
     if now.full_scans < since.full_scans + BURST_SCANS:
         return pace
     return replace(
         pace,
         waiting=None,
+        share=_share(pace, value(since, now, page_size, life=now.stay)),
         resume=now.at + (now.at - since.at),
         thorough=True,
         scan=now,
@@ -205,44 +223,86 @@ def _in_burst(pace: Pace, now: Reading, page_size: int, *, fresh: bool) -> Pace:
     scan = pace.scan
     pace = replace(pace, scan=now)
     if now.full_scans < pace.ends:
-        return pace
-    if not pace.thorough:
-        old = pace.began.known > OLD_SHARE * now.known
-        sure = 2 if old and now.at - scan.at < QUICK_SCAN else 1
+        worth = value(scan, now, page_size, life=now.stay)
+        drawn_out = now.full_scans >= pace.began.full_scans + BURST_SCANS
+        if pace.thorough or not drawn_out or worth >= 1:
+            return pace
+        # The others are not worth the haste: they have their looks at a part of the speed.
+        return replace(
+            pace, period=MOST_FIRST_PERIOD, waiting=now, share=_share(pace, worth), thorough=False
+        )
+    if not pace.thorough and pace.began.known > OLD_SHARE * now.known:
+        sure = 2 if now.at - scan.at < QUICK_SCAN else 1
         return replace(pace, thorough=True, ends=now.full_scans + sure)
     if now.hurry:
         return replace(pace, ends=now.full_scans + 1)
-    paid = value(pace.began, now, page_size) >= 1
+    worth = value(pace.began, now, page_size, life=now.stay)
+    paid = worth >= 1
     growth = pace.growth
     if pace.grew:
         growth = 1.0 if paid else min(MOST_GROWTH, 2 * growth)
     scans = now.full_scans - scan.full_scans
     first = (now.cpu - scan.cpu) / scans / FIRST_SHARE
+    share = _share(pace, worth)
     return replace(
         pace,
+        thorough=True,
+        share=share,
         period=max(SHORTEST_PERIOD, min(MOST_FIRST_PERIOD, first if paid else math.inf)),
         growth=growth,
-        resume=now.at + (now.at - pace.began.at) * (1 / BURST_SHARE - 1),
+        resume=now.at + (now.at - pace.began.at) * (1 / share - 1),
     )
 
 
-def _grew(pace: Pace, now: Reading) -> bool:
+def _share(pace: Pace, worth: float) -> float:
+    """Return the share with which the next newcomers are about worth their scans.
+
+    Half as many scans find about as much, as long as those live on who wait for them.
+    """
+    factor = min(MOST_STEP, max(1 / MOST_STEP, worth))
+    return min(MOST_SHARE, max(LEAST_SHARE, pace.share * factor))
+
+
+def _grew(pace: Pace, now: Reading, page_size: int) -> bool:
     least = max(LEAST_GROWTH, GROWTH_SHARE * now.known)
-    growth = min(now.anonymous - pace.anonymous, now.charged - pace.charged)
+    # A page that was written to is charged at once, and counts as merged until ksmd comes by.
+    twice = page_size * (now.breaks - pace.scan.breaks)
+    growth = min(now.anonymous - pace.anonymous, now.charged - pace.charged) - twice
     return growth >= pace.growth * least
 
 
-def value(since: Reading, now: Reading, page_size: int) -> float:
+def merged(last: Reading | None, saved: int, breaks: int, page_size: int) -> int:
+    """Return what `Reading.merged` of the next reading is.
+
+    The kernel counts what is merged now. What was written to meanwhile is known too; what ended is
+    not, but ksmd comes upon that all at once, so that over a second or so it shows as a loss.
+    """
+    if last is None:
+        return 0
+    return last.merged + max(0, saved - last.saved + page_size * (breaks - last.breaks))
+
+
+def value(since: Reading, now: Reading, page_size: int, *, life: float = LONGEST_LIFE) -> float:
     """Return what ksmd's work between two readings was worth, as a multiple of what it cost.
 
-    The memory that it merged anew, whether or not that is still merged, times the time that
-    merged memory lives at the rate at which it was written to meanwhile.
+    The memory that it merged anew, times how long that stays merged at the rate at which merged
+    memory was written to meanwhile. What was written to is taken to be of what is new: there is
+    memory that is written to all the time, and memory that is not. It would have been merged again
+    as well had ksmd taken twice the time, and half of that time later on the mean.
+
+    Args:
+        since: what was measured before the work.
+        now: and after it.
+        page_size: bytes of a page.
+        life: seconds that the programs whose memory it is are likely to live.
     """
+    seconds, fresh = now.at - since.at, now.merged - since.merged
     broken = page_size * (now.breaks - since.breaks)
-    merged = max(0, now.saved - since.saved + broken)
-    life = LONGEST_LIFE
+    kept = max(0, fresh - broken)
+    life = min(life, LONGEST_LIFE)
     if broken:
-        life = min(life, max(now.saved, 1) * (now.at - since.at) / broken)
+        life = min(life, max(now.saved, 1) * max(seconds, LIFE_SECONDS) / broken)
+    worth = kept * life + (fresh - kept) * min(life, seconds / 2)
     scarcity = max(5.0, min(DEAR_PERCENT, now.available_percent)) / DEAR_PERCENT
     cost = max(now.cpu - since.cpu, 1e-6) * PRICE * scarcity
-    return merged * life / cost
+    return worth / cost

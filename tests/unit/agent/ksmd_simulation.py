@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.ksmd import Scanning
-from ksm_operator.agent.pace import Reading
+from ksm_operator.agent.pace import Reading, merged
 from ksm_operator.agent.wire import Ksmd
 
 PAGE = 4096
@@ -61,6 +61,7 @@ class Machine:
     _looked: float = 0.0
     _scans: int = 0
     _breaks: float = 0.0
+    _last: Reading | None = None
     _debt: float = 0.0
     _asleep: float = 0.0
     _next: float = 0.0
@@ -108,13 +109,15 @@ class Machine:
 
     def reading(self) -> Reading:
         """What the agent would measure now."""
-        return Reading(
+        saved, breaks = int(self.merged) * PAGE, int(self._breaks)
+        self._last = Reading(
             at=self.now,
             cpu=self.used[-1],
             full_scans=self._scans,
-            breaks=int(self._breaks),
+            breaks=breaks,
             news=self.containers,
-            saved=int(self.merged) * PAGE,
+            saved=saved,
+            merged=merged(self._last, saved, breaks, PAGE),
             known=int(min(self._scanned + self._looked, self.memory.pages)) * PAGE
             if not self._scans
             else self.memory.pages * PAGE,
@@ -122,6 +125,7 @@ class Machine:
             charged=self.memory.pages * PAGE,
             available_percent=self.available,
         )
+        return self._last
 
     def _scan(self, told: Scanning) -> None:
         """One step of ksmd: a batch that was begun is finished whatever it is told."""

@@ -8,18 +8,20 @@ from hypothesis import strategies as st
 
 from ksm_operator.agent.pace import (
     BURST_SCANS,
-    BURST_SHARE,
     LEAST_GROWTH,
+    LEAST_SHARE,
     LONGEST_LIFE,
     LONGEST_PERIOD,
     MOST_FIRST_PERIOD,
     MOST_SCANS,
+    MOST_SHARE,
     PRICE,
     SHORTEST_PERIOD,
     Pace,
     Reading,
     burst,
     follow,
+    merged,
     value,
 )
 
@@ -42,7 +44,8 @@ START = Reading(
 def later(before: Reading, seconds: float = 1.0, **changes: float) -> Reading:
     """A reading some time after another, with more of some things."""
     added = {name: getattr(before, name) + more for name, more in changes.items()}
-    return replace(before, at=before.at + seconds, **added)
+    after = replace(before, at=before.at + seconds, **added)
+    return replace(after, merged=merged(before, after.saved, after.breaks, PAGE))
 
 
 def scanned(before: Reading, *, seconds: float = 10.0, cpu: float = 1.0, **more: float) -> Reading:
@@ -98,17 +101,36 @@ def test_what_comes_during_a_burst_shares_its_scans(before: int) -> None:
     reading = came = later(reading, news=1)
     pace = follow(pace, reading, PAGE)
     while not pace.period:
-        reading = scanned(reading)
+        reading = scanned(reading, saved=GIB // 8)
         pace = follow(pace, reading, PAGE)
     assert reading.full_scans - came.full_scans == BURST_SCANS
     assert pace.thorough
+
+
+def test_a_burst_is_not_drawn_out_for_what_is_not_worth_it() -> None:
+    """Those who came since it began have their looks yet, at a part of the speed."""
+    pace, reading = burst(START), START
+    for _ in range(BURST_SCANS - 1):
+        reading = scanned(reading, saved=GIB // 8, news=1)
+        pace = follow(pace, reading, PAGE)
+    assert not pace.period
+    reading = scanned(reading, news=1)
+    pace = follow(pace, reading, PAGE)
+    assert pace.period
+    assert pace.waiting == reading
+    assert pace.share < MOST_SHARE
+    for _ in range(BURST_SCANS):
+        reading = scanned(reading)
+        pace = follow(pace, reading, PAGE)
+    assert pace.waiting is None
+    assert pace.news == reading.news
 
 
 def test_newcomers_do_not_put_the_thorough_scan_off_for_ever() -> None:
     """Where a container comes every second, pages that are passed over meet their like too."""
     pace, reading = burst(START), START
     while not pace.thorough:
-        reading = scanned(reading, news=1)
+        reading = scanned(reading, news=1, saved=GIB // 8)
         pace = follow(pace, reading, PAGE)
         assert not pace.period
     assert reading.full_scans - START.full_scans <= MOST_SCANS
@@ -124,7 +146,7 @@ def test_newcomers_do_not_keep_it_scanning_at_full_speed() -> None:
         pace = follow(pace, reading, PAGE)
         in_burst += not pace.period
         seen_to = max(seen_to, reading.news - pace.news)
-    assert in_burst <= 600 * BURST_SHARE
+    assert in_burst <= 600 * MOST_SHARE
     assert seen_to <= 8 * BURST_SCANS, "seconds until each newcomer was seen to"
 
 
@@ -142,6 +164,50 @@ def test_what_waits_has_its_two_looks_at_a_part_of_the_speed() -> None:
         pace = follow(pace, reading, PAGE)
     assert pace.news == came.news
     assert pace.period
+    assert pace.thorough
+
+
+def came_and_waited(pace: Pace, reading: Reading, **found: float) -> tuple[Pace, Reading]:
+    """The pace after something that came too soon for a burst had its looks."""
+    reading = replace(later(reading, news=1), at=pace.resume - 1)
+    pace = follow(pace, reading, PAGE)
+    for _ in range(BURST_SCANS):
+        reading = scanned(reading, seconds=0.1, **found)
+        pace = follow(pace, reading, PAGE)
+    assert pace.waiting is None
+    return pace, reading
+
+
+def test_newcomers_that_are_not_worth_it_are_looked_at_more_slowly() -> None:
+    """Each scan costs as much as any other, for next to nothing."""
+    pace, reading = at_rest()
+    for _ in range(10):
+        pace, reading = came_and_waited(pace, reading)
+    assert pace.share == LEAST_SHARE
+    for _ in range(10):
+        pace, reading = came_and_waited(pace, reading, saved=GIB // 8)
+    assert pace.share == MOST_SHARE
+
+
+def test_what_ends_soon_is_worth_little() -> None:
+    """However much of it is merged: its program takes it along."""
+    pace, reading = at_rest()
+    found = GIB // 64
+    lasting, _ = came_and_waited(pace, reading, saved=found)
+    fleeting, _ = came_and_waited(pace, replace(reading, stay=20.0), saved=found)
+    assert lasting.share == MOST_SHARE
+    assert fleeting.share < MOST_SHARE
+
+
+def test_new_memory_alone_needs_no_thorough_scan() -> None:
+    """Nothing of it was ever passed over; a scan costs the most where nothing merges."""
+    pace, reading = burst(replace(START, known=0)), replace(START, known=GIB // 4)
+    ends = 0
+    while not pace.period:
+        reading = scanned(reading)
+        pace = follow(pace, reading, PAGE)
+        ends += 1
+    assert ends == BURST_SCANS - 1
     assert pace.thorough
 
 
@@ -221,6 +287,14 @@ def test_growth_of_others_and_of_page_cache_is_no_news(elsewhere: str) -> None:
     assert follow(pace, later(reading, **{elsewhere: 8 * LEAST_GROWTH}), PAGE).period
 
 
+def test_what_is_written_to_is_no_growth() -> None:
+    """It is charged to its program at once, and ksmd counts it as merged until it comes by."""
+    pace, reading = at_rest()
+    written = later(reading, **grown(8 * LEAST_GROWTH), breaks=8 * LEAST_GROWTH // PAGE)
+    assert follow(pace, written, PAGE).period
+    assert not follow(pace, later(written, **grown(LEAST_GROWTH)), PAGE).period
+
+
 def test_growth_counts_from_the_least_there_was() -> None:
     """A program that ends makes room, and what then takes its place is new."""
     pace, reading = at_rest()
@@ -294,6 +368,7 @@ def test_the_pace_is_never_out_of_bounds(changes: list[dict[str, float]]) -> Non
         pace = follow(pace, reading, PAGE)
         assert pace.period == 0 or SHORTEST_PERIOD <= pace.period <= LONGEST_PERIOD
         assert 1 <= pace.growth <= 8
+        assert LEAST_SHARE <= pace.share <= MOST_SHARE
 
 
 @given(st.integers(1, 20))

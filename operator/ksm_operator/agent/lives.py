@@ -1,0 +1,53 @@
+"""How long containers that come new stay on the node, by those that came lately. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+YOUNG_SECONDS: Final = 600.0
+"""A container that is older tells nothing of what comes new: most of a node's stay, some of them
+(jobs, tests, whatever crashes) come and go all the time."""
+HALF_LIFE: Final = 600.0
+"""Seconds after which what was seen counts half."""
+
+
+class Lives:
+    """Sees containers come and go."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._at = 0.0
+        self._lived = 0.0
+        self._ends = 0.0
+
+    def follow(self, at: float, containers: Iterable[str]) -> None:
+        """See who is there.
+
+        Args:
+            at: seconds on a clock that only moves forward.
+            containers: all that are there now, by any name that is not used again.
+        """
+        passed, self._at = at - self._at if self._since else 0.0, at
+        forgotten = 0.5 ** (passed / HALF_LIFE)
+        self._lived *= forgotten
+        self._ends *= forgotten
+        there = set(containers)
+        for name, since in list(self._since.items()):
+            if at - since <= YOUNG_SECONDS:
+                self._lived += passed
+            if name not in there:
+                self._ends += at - since <= YOUNG_SECONDS
+                del self._since[name]
+        for name in there - self._since.keys():
+            self._since[name] = at
+
+    def expected(self) -> float:
+        """Return the seconds that a new one is likely to stay; infinite while none has ended.
+
+        What all of them lived while they were young over how many ended then: the estimate of
+        greatest likelihood where the time that has passed does not matter to who ends.
+        """
+        return self._lived / self._ends if self._ends > 0 else float("inf")

@@ -1,0 +1,55 @@
+"""How long newcomers stay."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksm_operator.agent.lives import YOUNG_SECONDS, Lives
+
+
+def test_nobody_who_ended_means_for_ever() -> None:
+    """A node that was just taken shall not be taken for a restless one."""
+    lives = Lives()
+    for second in range(100):
+        lives.follow(float(second), ["a", "b"])
+        assert lives.expected() == math.inf
+
+
+def test_those_who_come_and_go_tell_their_life() -> None:
+    """Jobs of twenty seconds, one after the other."""
+    lives = Lives()
+    for second in range(601):
+        lives.follow(float(second), [f"job-{second // 20}"])
+    assert lives.expected() == pytest.approx(20, rel=0.05)
+
+
+def test_those_who_stay_for_long_say_nothing_of_those_who_come() -> None:
+    """Ninety old containers beside one that crashes again and again."""
+    lives, old = Lives(), [f"old-{number}" for number in range(90)]
+    for second in range(0, int(YOUNG_SECONDS) + 5000, 5):
+        job = f"job-{second // 20}" if second > YOUNG_SECONDS else "none"
+        lives.follow(float(second), [*old, job])
+    assert lives.expected() < 60
+
+
+def test_what_was_once_is_forgotten() -> None:
+    """A roll-out has every container replaced, and then the node is at peace again."""
+    lives = Lives()
+    lives.follow(0.0, [f"before-{number}" for number in range(10)])
+    lives.follow(20.0, [f"after-{number}" for number in range(10)])
+    restless = lives.expected()
+    for second in range(30, 500, 10):
+        lives.follow(float(second), [f"after-{number}" for number in range(10)])
+    assert lives.expected() > 10 * restless
+
+
+@given(st.lists(st.tuples(st.floats(0, 5000), st.sets(st.sampled_from("abcdef")))))
+def test_it_is_never_less_than_nothing(steps: list[tuple[float, set[str]]]) -> None:
+    """Whoever comes and goes, and however long nobody looks."""
+    lives, at = Lives(), 0.0
+    for passed, there in steps:
+        at += passed
+        lives.follow(at, there)
+        assert lives.expected() >= 0
