@@ -4,10 +4,12 @@ A page merges at the second look at the earliest, because its checksum has to st
 whenever processes were enrolled or memory has grown, a burst goes over all memory as fast as the
 CPU limit lets it, until every page had the looks that it needs. Then scans are spread out: a
 scan that was not worth its CPU doubles the time that the next one takes, one that was worth it
-twice over halves it, so that the last CPU second spent is about worth its price.
+twice over halves it. What comes new soon after a burst is scanned for at a part of its speed, which
+follows what such scans are worth. So the last CPU second spent is about worth its price.
 
 What a scan is worth is what it merged, times how long that is likely to stay merged: memory that
-is written again at once (a garbage collector's) is not worth merging however much of it there is.
+is written again at once (a garbage collector's), and that of programs which end, is not worth
+merging however much of it there is.
 """
 
 from __future__ import annotations
