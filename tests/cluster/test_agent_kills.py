@@ -303,7 +303,8 @@ def _come_to_rest(scene: Scene, own: set[int], settings: dict[str, bytes]) -> No
     node.end_all()
 
 
-@pytest.mark.soak
+# Where programs that fork all the time share processors with emulated ones, nobody else has a turn.
+@pytest.mark.alone
 @pytest.mark.timeout(KILLS * SECONDS_PER_KILL, func_only=True)
 def test_killed_at_random_moments(agent_program: AgentProgram, own_node: OwnNode) -> None:
     """No program notices, no two domains meet, and the next agent knows all that was done."""

@@ -180,6 +180,8 @@ def _go_all_the_way(guest: Guest, kubectl: Kubectl, steps: Sequence[Step] = ()) 
         policy = stage.policy(
             nodeSelector={"matchLabels": {"kubernetes.io/hostname": guest.node}},
             ksmd={"cpuLimit": "1"},
+            # Which samples memory, for minutes where a processor is emulated; the vm tier shows it.
+            enrollment={"hugePages": "Split"},
         )
         stage.wait_until_ready(policy, timeout=SECONDS)
         assert len(_agents(stage)) == 1
