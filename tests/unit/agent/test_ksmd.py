@@ -1,6 +1,7 @@
 """What ksmd is told: its CPU limit, and how much of it is spent."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,13 +10,17 @@ from hypothesis import strategies as st
 from ksm_operator.agent.ksmd import (
     BURST_SLEEP,
     LEAST_PAGES,
+    LONGEST_WAIT,
     MOST_PAGES,
     MOST_STEP,
     REST_SLEEP,
     Budget,
+    decide,
     resize,
     scarce,
+    start,
 )
+from ksm_operator.agent.pace import LEAST_SHARE
 from ksm_operator.agent.wire import Ksmd
 from unit.agent.ksmd_simulation import PAGE, Machine, Memory
 
@@ -173,3 +178,15 @@ def test_the_first_burst_soon_uses_its_limit() -> None:
     """New pods are to be merged now, and nothing is known yet of what a page costs."""
     machine = Machine(Ksmd(cpu_limit_milli_cpu=200), Memory(64 * GIB)).run(5)
     assert machine.share(2) > 0.8 * 0.2
+
+
+def test_newcomers_on_a_large_node_do_not_wait_for_hours() -> None:
+    """However little such scans were worth, each ends within minutes where the limit allows it."""
+    ksmd = Ksmd(cpu_limit_milli_cpu=1000)
+    machine = Machine(ksmd, Memory(GIB, duplicates=0))
+    before = start(ksmd, machine.reading(), PAGE)
+    now = replace(machine.reading(), at=1.0, known=64 << 30)
+    waiting = replace(before.pace, period=60.0, waiting=now, share=LEAST_SHARE)
+    told = decide(replace(before, pace=waiting, burst_pages=20_000), ksmd, now, PAGE)
+    scan = (64 << 30) / PAGE / told.pages_to_scan * told.sleep_millisecs / 1000
+    assert scan <= LONGEST_WAIT
