@@ -63,7 +63,7 @@ def main() -> None:
     with (
         built("idle") as folder,
         machine.exclusive(),
-        kernel.settings_put_back(),
+        kernel.as_booted(),
         idle(folder / "idle", PROCESSES) as targets,
         contextlib.closing(Helper()) as helper,
     ):

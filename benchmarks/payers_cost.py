@@ -19,7 +19,7 @@ def main() -> None:
     with (
         built("stall") as folder,
         machine.exclusive(),
-        kernel.settings_put_back(),
+        kernel.as_booted(),
         merged_pair(folder / "stall", DENSE_MIB, 0) as pair,
     ):
         processes = [program.process for program in pair]

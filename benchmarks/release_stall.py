@@ -131,7 +131,7 @@ def undisturbed(program: Path) -> tuple[list[float], list[float]]:
 
 def main() -> None:
     """Measure and print."""
-    with built("stall") as folder, machine.exclusive(), kernel.settings_put_back():
+    with built("stall") as folder, machine.exclusive(), kernel.as_booted():
         program = folder / "stall"
         for dense, gib, title in (
             (DENSE_MIB, 0, f"{DENSE_MIB} MiB merged"),

@@ -107,7 +107,7 @@ def main() -> None:
     with (
         built("clock", "injector") as folder,
         machine.exclusive(),
-        kernel.settings_put_back(),
+        kernel.as_booted(),
     ):
         # ksmd would scan the target, and has a share of its CPU then.
         kernel.write_setting("run", 0)

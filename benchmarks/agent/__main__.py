@@ -63,7 +63,7 @@ def run(chosen: argparse.Namespace) -> None:
         idle = stack.enter_context(built("idle")) / "idle"
         tree = PodTree(find_memory_hierarchy())
         stack.callback(tree.remove)
-        stack.enter_context(kernel.settings_put_back())
+        stack.enter_context(kernel.as_booted())
         kernel.write_setting("run", 0)
         for name in ("plane", "node"):
             (folder / name).mkdir()

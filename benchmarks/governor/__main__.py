@@ -144,7 +144,7 @@ def main() -> None:
         sys.exit("error: run it as root: it changes ksmd's files and enrols programs")
     # As Ctrl-C: what was started is ended, and what was written is put back.
     signal.signal(signal.SIGTERM, _end)
-    with machine.exclusive(), kernel.settings_put_back():
+    with machine.exclusive(), kernel.as_booted():
         run(chosen)
 
 

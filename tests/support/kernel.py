@@ -18,6 +18,22 @@ _ANONYMOUS = re.compile(
     re.MULTILINE,
 )
 _REFUSED_WHILE_SHARED = ("merge_across_nodes", "max_page_sharing")
+_AS_BOOTED = {
+    "advisor_max_cpu": b"70\n",
+    "advisor_max_pages_to_scan": b"30000\n",
+    "advisor_min_pages_to_scan": b"500\n",
+    "advisor_mode": b"[none] scan-time\n",
+    "advisor_target_scan_time": b"200\n",
+    "max_page_sharing": b"256\n",
+    "merge_across_nodes": b"1\n",
+    "pages_to_scan": b"100\n",
+    "run": b"0\n",
+    "sleep_millisecs": b"20\n",
+    "smart_scan": b"1\n",
+    "stable_node_chains_prune_millisecs": b"2000\n",
+    "use_zero_pages": b"0\n",
+}
+"""What the files of mm/ksm.c hold until somebody writes to them (Linux 6.1 to 7.2)."""
 
 
 def merge_any(pid: int) -> bool | None:
@@ -115,6 +131,17 @@ def settings_put_back() -> Iterator[dict[str, bytes]]:
         yield before
     finally:
         restore(before)
+
+
+@contextlib.contextmanager
+def as_booted() -> Iterator[dict[str, bytes]]:
+    """The values of a kernel that nobody has tuned; what was there before is put back at the end.
+
+    Yields what all the writable files hold meanwhile.
+    """
+    with settings_put_back() as before:
+        restore({name: value for name, value in _AS_BOOTED.items() if name in before})
+        yield settings()
 
 
 def ksmd_pid() -> int:
