@@ -1,3 +1,4 @@
+import java.util.Arrays;
 import java.util.Random;
 
 /**
@@ -10,8 +11,8 @@ import java.util.Random;
 public final class Heap {
     private static final int BLOCK = 16 << 10;
     private static final int TICKS = 10;
-    private static byte[][] kept;
-    private static byte[] last;
+    private static long[][] kept;
+    private static long[] last;
 
     public static void main(String[] words) throws Exception {
         int blocks = Integer.parseInt(words[0]) * (1 << 20) / BLOCK;
@@ -22,7 +23,7 @@ public final class Heap {
             return;
         }
         endWithInput();
-        kept = new byte[blocks][];
+        kept = new long[blocks][];
         for (int at = 0; at < blocks; at++) {
             kept[at] = block(chance);
         }
@@ -37,12 +38,11 @@ public final class Heap {
         }
     }
 
-    private static byte[] block(Random chance) {
-        byte[] made = new byte[BLOCK];
-        // Filling all of it would measure this generator.
-        for (int at = 0; at < BLOCK; at += 64) {
-            made[at] = (byte) chance.nextInt();
-        }
+    private static long[] block(Random chance) {
+        long[] made = new long[BLOCK / Long.BYTES];
+        // One value all over: where the collector puts an array within a page is a matter of
+        // chance, and would decide whether its pages are another heap's too.
+        Arrays.fill(made, chance.nextLong());
         return made;
     }
 
