@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,9 +140,19 @@ def as_booted() -> Iterator[dict[str, bytes]]:
 
     Yields what all the writable files hold meanwhile.
     """
-    with settings_put_back() as before:
+    with _ended_in_order(), settings_put_back() as before:
         restore({name: value for name, value in _AS_BOOTED.items() if name in before})
         yield settings()
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends this as Ctrl-C does, so that what was changed is put back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def ksmd_pid() -> int:
