@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from support import kernel, machine
 
 END_SECONDS = 10
-"""Within this, what a test left to itself ends, such as a child at the end of a pipe."""
+"""A child that a test did not end, but whose pipe it closed, has so long to end by itself."""
 
 # How fast a machine is beside other work says nothing about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import platform
-import signal
 import sys
 import tempfile
 import time
@@ -26,7 +25,6 @@ from support import kernel, machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import FrameType
 
 PLOTS: Final = Path(__file__).parents[2] / "docs/plots"
 GIB: Final = 1 << 30
@@ -133,17 +131,11 @@ def progress(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _end(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """Wait for the machine, measure, print, and leave everything as it was."""
     chosen = options(sys.argv[1:])
     if not kernel.is_root():
         sys.exit("error: run it as root: it changes ksmd's files and enrols programs")
-    # As Ctrl-C: what was started is ended, and what was written is put back.
-    signal.signal(signal.SIGTERM, _end)
     with machine.exclusive(), kernel.as_booted():
         run(chosen)
 

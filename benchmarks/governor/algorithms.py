@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from benchmarks.governor import ksm_throttler, ksmtuned, virt_handler
-from benchmarks.governor.node import DEFAULTS
 from benchmarks.governor.seen import pressed
 from ksm_operator.agent.agent import RESYNC_SECONDS
 from ksm_operator.agent.governor import Governor
@@ -16,6 +15,7 @@ from ksm_operator.agent.metrics import Metrics
 from ksm_operator.agent.obey import Obedience
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd, NodePolicy, NodeSpec
+from support import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +161,7 @@ class Algorithm:
 
 def _throttler(node: Node, cast: Cast) -> Driver:
     names = ("pages_to_scan", "sleep_millisecs", "run")
-    initial = tuple((name, DEFAULTS[name]) for name in names)
+    initial = tuple((name, kernel.DEFAULTS[name]) for name in names)
     return Ruled(node, cast, ksm_throttler.Throttler(initial), ksm_throttler.step)
 
 

@@ -24,23 +24,6 @@ from support import kernel
 if TYPE_CHECKING:
     from benchmarks.governor.cast import Cast
 
-DEFAULTS: Final[dict[str, int | str]] = {
-    "run": 0,
-    "advisor_mode": "none",
-    "pages_to_scan": 100,
-    "sleep_millisecs": 20,
-    "merge_across_nodes": 1,
-    "max_page_sharing": 256,
-    "stable_node_chains_prune_millisecs": 2000,
-    "use_zero_pages": 0,
-    "smart_scan": 1,
-    "advisor_max_cpu": 70,
-    "advisor_target_scan_time": 200,
-    "advisor_min_pages_to_scan": 500,
-    "advisor_max_pages_to_scan": 30000,
-}
-"""What the kernel begins with (mm/ksm.c, Linux 6.18); in this order, because the advisor owns
-pages_to_scan while it is on."""
 CLEAN_PAGES: Final = 10_000
 CLEAN_SLEEP: Final = 1
 """For the scans after a run, which only find that its programs are gone."""
@@ -140,7 +123,7 @@ class Node:
             if time.monotonic() > deadline:
                 raise NotAlone(f"pages stay merged: {self.sysfs.read()}")
             time.sleep(0.1)
-        self.write(DEFAULTS)
+        self.write(kernel.DEFAULTS)
 
     def write(self, values: dict[str, int | str]) -> None:
         """Write what this kernel has a file for and what differs."""

@@ -108,7 +108,7 @@ def test_charge_that_a_removed_cgroup_left(pair: Pair, cgroup: Cgroup) -> None:
         return charged_elsewhere(found, others).get(above, Estimate(0)).size
 
     # The kernel ends a removed cgroup in a worker of its own, and names it until then.
-    wait_until(lambda: left() > SIZE * MIB * 3 // 4, "the pod's")
+    wait_until(lambda: left() > SIZE * MIB * 3 // 4, "the pod pays for what its container left")
     assert abs(cgroup.usage() - sharer.usage() - left()) < OTHER_CHARGES
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,22 +18,23 @@ _ANONYMOUS = re.compile(
     re.MULTILINE,
 )
 _REFUSED_WHILE_SHARED = ("merge_across_nodes", "max_page_sharing")
-_AS_BOOTED = {
-    "advisor_max_cpu": b"70\n",
-    "advisor_max_pages_to_scan": b"30000\n",
-    "advisor_min_pages_to_scan": b"500\n",
-    "advisor_mode": b"[none] scan-time\n",
-    "advisor_target_scan_time": b"200\n",
-    "max_page_sharing": b"256\n",
-    "merge_across_nodes": b"1\n",
-    "pages_to_scan": b"100\n",
-    "run": b"0\n",
-    "sleep_millisecs": b"20\n",
-    "smart_scan": b"1\n",
-    "stable_node_chains_prune_millisecs": b"2000\n",
-    "use_zero_pages": b"0\n",
+DEFAULTS: dict[str, int | str] = {
+    "run": 0,
+    "advisor_mode": "none",
+    "pages_to_scan": 100,
+    "sleep_millisecs": 20,
+    "merge_across_nodes": 1,
+    "max_page_sharing": 256,
+    "stable_node_chains_prune_millisecs": 2000,
+    "use_zero_pages": 0,
+    "smart_scan": 1,
+    "advisor_max_cpu": 70,
+    "advisor_target_scan_time": 200,
+    "advisor_min_pages_to_scan": 500,
+    "advisor_max_pages_to_scan": 30000,
 }
-"""What the files of mm/ksm.c hold until somebody writes to them (Linux 6.1 to 7.2)."""
+"""What the kernel begins with (mm/ksm.c, Linux 6.1 to 7.2, as far as it has the file); in this
+order, because the advisor owns pages_to_scan while it is on."""
 
 
 def merge_any(pid: int) -> bool | None:
@@ -140,19 +140,11 @@ def as_booted() -> Iterator[dict[str, bytes]]:
 
     Yields what all the writable files hold meanwhile.
     """
-    with _ended_in_order(), settings_put_back() as before:
-        restore({name: value for name, value in _AS_BOOTED.items() if name in before})
+    with settings_put_back() as before:
+        for name, value in DEFAULTS.items():
+            if name in before and _value((KSM / name).read_bytes()) != str(value):
+                write_setting(name, value)
         yield settings()
-
-
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """SIGTERM ends this as Ctrl-C does, so that what was changed is put back."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def ksmd_pid() -> int:

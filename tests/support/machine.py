@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -14,7 +15,10 @@ LOCK = Path("/run/lock/ksm-operator-tests.lock")
 
 @contextlib.contextmanager
 def exclusive(lock: Path = LOCK) -> Iterator[None]:
-    """Wait for and hold the lock of everything that changes this machine's KSM."""
+    """Wait for and hold the lock of everything that changes this machine's KSM.
+
+    SIGTERM ends its holder as Ctrl-C does, so that a `timeout` leaves nothing behind either.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:
@@ -22,7 +26,11 @@ def exclusive(lock: Path = LOCK) -> Iterator[None]:
         except BlockingIOError:
             print(f"Another run uses this machine's KSM ({lock}); waiting for it ...", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def memory_bytes() -> int:
