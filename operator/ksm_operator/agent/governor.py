@@ -10,7 +10,7 @@ import msgspec
 
 from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.lives import Lives
-from ksm_operator.agent.pace import Reading, merged
+from ksm_operator.agent.reading import Reading, merged
 from ksm_operator.agent.settings import scanning_values
 from ksm_operator.kernel import page_size, read_meminfo, read_vmstat
 from ksm_operator.kernel.headroom import read_usage, usage_file

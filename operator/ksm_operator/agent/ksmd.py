@@ -14,9 +14,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.pace import MOST_SHARE, Pace, Reading, burst, follow
+from ksm_operator.agent.pace import Pace, begin, follow
 
 if TYPE_CHECKING:
+    from ksm_operator.agent.reading import Reading
     from ksm_operator.agent.wire import Ksmd
 
 INTERVAL: Final = 1.0
@@ -32,9 +33,6 @@ AIM: Final = 0.9
 BURST_SLEEP: Final = 20
 REST_SLEEP: Final = 1000
 """Milliseconds between batches in a burst, the kernel's default, and outside of it."""
-LONGEST_WAIT: Final = 120.0
-"""Seconds that a scan may take while something new waits for it, whatever it is worth, as far as
-the limit allows: three of them, and a new pod has merged."""
 START_PAGES: Final = 100
 LEAST_PAGES: Final = 16
 MOST_PAGES: Final = 20_000
@@ -109,7 +107,7 @@ def start(ksmd: Ksmd, now: Reading, page_size: int) -> Scanning:
         smart_scan=None,
         budget=Budget(now.at, now.cpu),
         wanted=wanted,
-        pace=burst(now),
+        pace=begin(now),
         burst_pages=START_PAGES,
         decided=now,
     )
@@ -170,10 +168,7 @@ def _paced(scanning: Scanning, ksmd: Ksmd, page_size: int) -> Scanning:
     """Turn the pace into batches."""
     pace = scanning.pace
     pages, sleep = scanning.burst_pages, BURST_SLEEP
-    if pace.waiting is not None:
-        in_time = scanning.decided.known / page_size * BURST_SLEEP / 1000 / LONGEST_WAIT
-        pages = math.ceil(min(pages * MOST_SHARE, max(pages * pace.share, in_time)))
-    elif pace.period:
+    if pace.period:
         every_second = scanning.decided.known / page_size / pace.period
         sleep = REST_SLEEP
         if every_second > MOST_PAGES:

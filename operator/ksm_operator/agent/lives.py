@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-YOUNG_SECONDS: Final = 600.0
+YOUNG_SECONDS: Final = 60.0
 """A container that is older tells nothing of what comes new: most of a node's stay, some of them
 (jobs, tests, whatever crashes) come and go all the time."""
-HALF_LIFE: Final = 600.0
+HALF_LIFE: Final = 300.0
 """Seconds after which what was seen counts half."""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.pace import PRICE
+from ksm_operator.agent.worth import PRICE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

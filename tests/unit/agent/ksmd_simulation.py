@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.ksmd import Scanning
-from ksm_operator.agent.pace import Reading, merged
+from ksm_operator.agent.reading import Reading, merged
 from ksm_operator.agent.wire import Ksmd
 
 PAGE = 4096

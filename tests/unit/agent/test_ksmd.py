@@ -1,7 +1,6 @@
 """What ksmd is told: its CPU limit, and how much of it is spent."""
 
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,17 +9,13 @@ from hypothesis import strategies as st
 from ksm_operator.agent.ksmd import (
     BURST_SLEEP,
     LEAST_PAGES,
-    LONGEST_WAIT,
     MOST_PAGES,
     MOST_STEP,
     REST_SLEEP,
     Budget,
-    decide,
     resize,
     scarce,
-    start,
 )
-from ksm_operator.agent.pace import LEAST_SHARE
 from ksm_operator.agent.wire import Ksmd
 from unit.agent.ksmd_simulation import PAGE, Machine, Memory
 
@@ -124,11 +119,12 @@ def test_batches_are_bounded(cost: float, limit: int) -> None:
 
 
 def test_smart_scan_is_left_to_whoever_sets_it() -> None:
-    """Outside of bursts every page is looked at, unless the policy says otherwise."""
+    """It is on but for a scan now and then, unless the policy says otherwise."""
     memory = Memory(GIB, duplicates=GIB // 2)
-    told = Machine(Ksmd(), memory).run(60).told
-    assert told[0].smart_scan is True
-    assert told[-1].smart_scan is False
+    told = Machine(Ksmd(), memory).run(1000).told
+    smart = [one.smart_scan for one in told]
+    assert set(smart) == {True, False}
+    assert smart[0] is True
     assert Machine(Ksmd(smart_scan=True), memory).run(60).told[-1].smart_scan is None
     fixed = Ksmd(tuning="Fixed", pages_to_scan=100, sleep_milliseconds=20)
     assert Machine(fixed, memory).run(5).told[-1].smart_scan is None
@@ -178,15 +174,3 @@ def test_the_first_burst_soon_uses_its_limit() -> None:
     """New pods are to be merged now, and nothing is known yet of what a page costs."""
     machine = Machine(Ksmd(cpu_limit_milli_cpu=200), Memory(64 * GIB)).run(5)
     assert machine.share(2) > 0.8 * 0.2
-
-
-def test_newcomers_on_a_large_node_do_not_wait_for_hours() -> None:
-    """However little such scans were worth, each ends within minutes where the limit allows it."""
-    ksmd = Ksmd(cpu_limit_milli_cpu=1000)
-    machine = Machine(ksmd, Memory(GIB, duplicates=0))
-    before = start(ksmd, machine.reading(), PAGE)
-    now = replace(machine.reading(), at=1.0, known=64 << 30)
-    waiting = replace(before.pace, period=60.0, waiting=now, share=LEAST_SHARE)
-    told = decide(replace(before, pace=waiting, burst_pages=20_000), ksmd, now, PAGE)
-    scan = (64 << 30) / PAGE / told.pages_to_scan * told.sleep_millisecs / 1000
-    assert scan <= LONGEST_WAIT

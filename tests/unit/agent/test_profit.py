@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksm_operator.agent.pace import PRICE
 from ksm_operator.agent.profit import (
     FAIR_SCANS,
     FAIR_SECONDS,
@@ -19,6 +18,7 @@ from ksm_operator.agent.profit import (
     Spent,
     book,
 )
+from ksm_operator.agent.worth import PRICE
 
 SIZE = 4096
 MINUTE = 60.0

@@ -1,0 +1,54 @@
+"""What the governor has measured up to a moment. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was measured up to a moment.
+
+    Attributes:
+        at: seconds on a clock that only moves forward.
+        cpu: CPU seconds of ksmd.
+        full_scans: scans of all memory that have ended.
+        breaks: merged pages that were written to since (cow_ksm of /proc/vmstat, Linux 5.18; 0
+            before).
+        news: containers that were enrolled, and other reasons to scan soon.
+        saved: bytes that merging gives back now.
+        merged: bytes that were merged since the first reading, whatever became of them.
+        known: bytes of memory that the last scan went over.
+        anonymous: bytes of anonymous memory on the node, as much as it were if nothing were merged:
+            what merges or is written to does not change it.
+        charged: bytes charged to the containers that merge, in the same way. It counts page cache,
+            as the other counts programs that do not merge: what is new has to show in both.
+        available_percent: MemAvailable in percent of MemTotal.
+        stay: seconds that a container which comes new is likely to stay.
+        hurry: whether somebody waits for ksmd's counters to become true, which takes a scan.
+    """
+
+    at: float
+    cpu: float
+    full_scans: int
+    breaks: int
+    news: int
+    saved: int
+    known: int
+    anonymous: int
+    charged: int
+    available_percent: float
+    merged: int = 0
+    stay: float = float("inf")
+    hurry: bool = False
+
+
+def merged(last: Reading | None, saved: int, breaks: int, page_size: int) -> int:
+    """Return what `Reading.merged` of the next reading is.
+
+    The kernel counts what is merged now. What was written to meanwhile is known too; what ended is
+    not, but ksmd comes upon that all at once, so that over a second or so it shows as a loss.
+    """
+    if last is None:
+        return 0
+    return last.merged + max(0, saved - last.saved + page_size * (breaks - last.breaks))
