@@ -60,7 +60,7 @@ class Governed:
     def rests(self) -> bool:
         """Whether nothing new is scanned for."""
         pace = self.governor.scanning.pace if self.governor.scanning is not None else None
-        return pace is not None and pace.period > 0 and pace.waiting is None
+        return pace is not None and pace.period > 0 and not pace.waiting
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ LEAST: Final = 1.0
 """ksmd forgets a process within one scan, and does not count a scan after which none is left."""
 TICK: Final = 0.1
 """Seconds between two steps."""
+WAY_SECONDS: Final = 10.0
+"""How long merging waits at most for values that the kernel refuses while pages are shared."""
 
 
 class Cleanup:
@@ -73,3 +75,55 @@ class Cleanup:
             log.info("cleaned up", extra={"pagesShared": values.pages_shared or 0})
             return True
         return False
+
+
+class Way:
+    """The way for values that the kernel refuses while pages are shared.
+
+    Pages of processes that ended, or that were released for another policy, count as shared until
+    ksmd looks for them. It is made once for each edition of a policy, before anybody merges.
+    """
+
+    def __init__(self, cleanup: Cleanup) -> None:
+        self._cleanup = cleanup
+        self._until: float | None = None
+        self._is_made = False
+
+    @property
+    def is_being_made(self) -> bool:
+        """Whether a clean-up scan goes on for it."""
+        return self._until is not None
+
+    def forget(self) -> None:
+        """Make it anew: there are other values to write."""
+        self._is_made = False
+
+    def stop(self) -> None:
+        """Nobody is to merge any more."""
+        self._until = None
+
+    def is_clear(self, *, refused: bool, merging: bool) -> bool:
+        """Tell whether nothing has to be done for it.
+
+        Args:
+            refused: the kernel has refused a value.
+            merging: somebody of ours has merged already, so that it would be in vain.
+        """
+        if self._until is None and (not refused or merging):
+            self._is_made = True
+        return self._is_made
+
+    def step(self, foreign: Callable[[], bool | None]) -> bool:
+        """Go on with it; tell whether that is over.
+
+        Args:
+            foreign: as of `Cleanup.step`.
+        """
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + WAY_SECONDS
+        if not self._cleanup.step(foreign) and now < self._until:
+            return False
+        self._until, self._is_made = None, True
+        self._cleanup.forget()
+        return True

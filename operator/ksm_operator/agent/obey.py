@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent import cleanup
 from ksm_operator.agent.affinity import Affinity
 from ksm_operator.agent.attention import SLICE_SECONDS, Attention
-from ksm_operator.agent.cleanup import Cleanup
+from ksm_operator.agent.cleanup import Cleanup, Way
 from ksm_operator.agent.debt import Debt, reckon
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 
 RESTORE_PAUSE: Final = 5.0
 """Seconds until values of ksmd that could not be restored are tried again."""
-WAY_SECONDS: Final = 10.0
-"""How long enrolment waits for values that the kernel refuses while pages are shared."""
 OPTIONAL: Final = (
     "merge_across_nodes",
     "max_page_sharing",
@@ -112,13 +110,12 @@ class Obedience:
         self._stopped = stopped
         self._edition: tuple[str, int] | None = None
         self._optional_written = False
-        self._way_is_made = False
         self.leaving: frozenset[str] = frozenset()
         self._leaving: frozenset[str] = frozenset()
         self._releasing: Generator[float, None, None] | None = None
         self._next_release = 0.0
         self._cleanup = Cleanup(self.knobs)
-        self._way_until: float | None = None
+        self._way = Way(self._cleanup)
         self._governor = Governor(host, self.knobs)
         self._idle_since: float | None = None
         self.guard = Guard(host, state, metrics, vigilance)
@@ -159,7 +156,7 @@ class Obedience:
             self._save()
             log.info("node taken", extra={"policy": owner.name, "uid": owner.uid})
         self.manager = ""
-        if self._way_until is None:
+        if not self._way.is_being_made:
             self._cleanup.forget()
         if not self.state.containers and self.state.owner != owner.uid:
             log.info("owner changed", extra={"policy": owner.name, "uid": owner.uid})
@@ -174,7 +171,8 @@ class Obedience:
                 self.knobs.reclaim()
             self._edition = edition
             self._governor.forget()
-            self._optional_written = self._way_is_made = False
+            self._optional_written = False
+            self._way.forget()
         if not self._optional_written:
             self._optional_written = True
             self._host.tracer.start()
@@ -194,9 +192,6 @@ class Obedience:
     def make_way(self, ksmd: Ksmd, foreign: Callable[[], bool | None]) -> bool:
         """Have values that the kernel refuses while pages are shared written before anybody merges.
 
-        Pages of processes that ended, or that were released for another policy, count as shared
-        until ksmd looks for them.
-
         Args:
             ksmd: what the policy asks of ksmd.
             foreign: as of `give_back`.
@@ -204,17 +199,13 @@ class Obedience:
         Returns:
             Whether the first container may be enrolled.
         """
-        now = time.monotonic()
-        if self._way_until is None:
-            if self._way_is_made or not self.troubles.pending or self.state.containers:
-                self._way_is_made = True
-                return True
+        refused, merging = bool(self.troubles.pending), bool(self.state.containers)
+        if self._way.is_clear(refused=refused, merging=merging):
+            return True
+        if not self._way.is_being_made:
             self._exec_trial.stop()
-            self._way_until = now + WAY_SECONDS
-        if not self._cleanup.step(foreign) and now < self._way_until:
+        if not self._way.step(foreign):
             return False
-        self._way_until, self._way_is_made = None, True
-        self._cleanup.forget()
         self._governor.forget()
         self.apply_optional(ksmd)
         return True
@@ -290,7 +281,7 @@ class Obedience:
         self.manager = ""
         if not self.state.touched:
             return True
-        self._way_until = None
+        self._way.stop()
         self._exec_trial.stop()
         self.attention.forget()
         if not self.release(list(self.state.containers), reserve_percent):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEAST_SECONDS: Final = 60.0
-MOST_CPU_SHARE: Final = 0.002
-"""Of one core: a look that took 0.5 s of CPU is not repeated for 250 s."""
+MOST_CPU_SHARE: Final = 0.001
+"""Of one core: a look that took 0.5 s of CPU is not repeated for 500 s."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class Vigilance:
         glance_seconds: between two glances, which read one small file for each cgroup with a limit.
         rest_seconds: least time between two looks while nothing has changed.
         rest_share: most of one core that looks may take meanwhile: one that took 1 s of CPU is
-            not repeated for 333 s.
+            not repeated for 500 s.
         urgent_seconds: least time between two looks where somebody may lack room.
         urgent_share: most of one core that looks may take then.
         grown_bytes: of merging or usage, since the last look, that is within the margin which
@@ -58,7 +58,7 @@ class Vigilance:
 
     glance_seconds: float = 2.0
     rest_seconds: float = 60.0
-    rest_share: float = 0.003
+    rest_share: float = 0.002
     urgent_seconds: float = 1.0
     urgent_share: float = 0.05
     grown_bytes: int = 2 << 20
