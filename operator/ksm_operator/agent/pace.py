@@ -203,8 +203,9 @@ def _in_burst(pace: Pace, now: Reading, page_size: int) -> Pace:
         drawn_out = now.full_scans < pace.began.full_scans + MOST_SCANS
         if drawn_out and haste(came, sooner, pace.cost, now) >= 1:
             return replace(pace, ends=now.full_scans + 1, news=scan.news)
-        if pace.tail:
-            old = not _was_new(pace, now)
+        old = not _was_new(pace, now)
+        # In new memory a third look is for what came late, if there is anything to be found.
+        if pace.tail and (old or value(scan, now, page_size, life=now.stay) >= 1):
             sure = 2 if old and now.at - scan.at < QUICK_SCAN else 1
             return replace(pace, tail=False, thorough=old, ends=now.full_scans + sure)
     if now.hurry:
