@@ -103,7 +103,7 @@ class Way:
         self._until = None
 
     def is_clear(self, *, refused: bool, merging: bool) -> bool:
-        """Tell whether nothing has to be done for it.
+        """Tell whether nothing has to be done for it; once so, until `forget`.
 
         Args:
             refused: the kernel has refused a value.

@@ -166,7 +166,7 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
         begin(now),
         thorough_due=pace.thorough_due,
         tail=tail,
-        ends=now.full_scans + BURST_SCANS - tail,
+        ends=now.full_scans + BURST_SCANS - (1 if tail else 0),
         grew=grew,
         growth=_growth_factor(pace, page_size),
         cost=pace.cost,
@@ -192,16 +192,17 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
 def _in_burst(pace: Pace, now: Reading, page_size: int) -> Pace:
     if now.full_scans == pace.scan.full_scans:
         return _after(pace, now, page_size) if _is_seen(pace, now) else pace
-    scan = pace.scan
-    pace = replace(pace, scan=now, cost=_cost(scan, now))
+    scan, cost = pace.scan, _cost(pace.scan, now)
     if now.full_scans < pace.ends:
-        return pace
+        return replace(pace, scan=now, cost=cost)
+    # What has grown during a scan has had one look at most.
+    pace = replace(pace, anonymous=scan.anonymous, charged=scan.charged)
+    came = _growth(pace, now, page_size)
+    pace = replace(pace, scan=now, cost=cost)
     if not pace.thorough:
-        # What has grown during a scan has had one look at most.
-        pace = replace(pace, anonymous=scan.anonymous, charged=scan.charged)
-        came, sooner = _growth(scan, now, page_size), pause(replace(pace, done=now), page_size)
+        sooner = pause(replace(pace, done=now), page_size)
         drawn_out = now.full_scans < pace.began.full_scans + MOST_SCANS
-        if drawn_out and haste(came, sooner, pace.cost, now) >= 1:
+        if drawn_out and haste(came, sooner, cost, now) >= 1:
             return replace(pace, ends=now.full_scans + 1, news=scan.news)
         old = not _was_new(pace, now)
         # In new memory a third look is for what came late, if there is anything to be found.
@@ -261,31 +262,27 @@ def _cost(since: Reading, now: Reading) -> float:
     return (now.cpu - since.cpu) / max(1, now.full_scans - since.full_scans)
 
 
-def _growth(since: Pace | Reading, now: Reading, page_size: int) -> int:
-    """Return by how many bytes the containers' memory has grown."""
-    grown = min(now.anonymous - since.anonymous, now.charged - since.charged)
+def _growth(pace: Pace, now: Reading, page_size: int) -> int:
+    """Return by how many bytes the containers' memory has grown since it was seen to."""
+    grown = min(now.anonymous - pace.anonymous, now.charged - pace.charged)
     # A page that was written to is charged at once, and counts as merged until ksmd comes by.
-    written = since.scan.breaks if isinstance(since, Pace) else since.breaks
-    return grown - page_size * (now.breaks - written)
+    return grown - page_size * (now.breaks - pace.scan.breaks)
 
 
 def _growth_factor(pace: Pace, page_size: int) -> float:
-    """Return by how many times the least growth memory has to grow from now on."""
-    if not pace.grew or not pace.period:
+    """Return by how many times the least growth memory has to grow from now on, at rest."""
+    if not pace.grew:
         return pace.growth
     worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
     return 1.0 if worth >= 1 else min(MOST_GROWTH, 2 * pace.growth)
-
-
-def _least_growth(pace: Pace, now: Reading, page_size: int) -> float:
-    return _growth_factor(pace, page_size) * max(LEAST_GROWTH, GROWTH_SHARE * now.known)
 
 
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     """Tell whether memory has changed so much at rest that a burst is worth it."""
     written = page_size * (now.breaks - pace.scan.breaks) if calm else 0
     size = max(_growth(pace, now, page_size), written)
-    if size < _least_growth(pace, now, page_size):
+    least = max(LEAST_GROWTH, GROWTH_SHARE * now.known)
+    if size < _growth_factor(pace, page_size) * least:
         return False
     # At rest it would take two scans as well.
     return haste(size, 2 * pace.period, BURST_SCANS * pace.cost, now) >= 1

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from ksm_operator.agent.pace import (
     BURST_SCANS,
-    CALM,
     JUDGED_SECONDS,
     LEAST_GROWTH,
     LEAST_PAUSE,
@@ -25,62 +24,9 @@ from ksm_operator.agent.pace import (
     follow,
     pause,
 )
-from ksm_operator.agent.reading import Reading, merged
+from ksm_operator.agent.reading import Reading
 from ksm_operator.agent.worth import LONGEST_LIFE, PRICE
-
-PAGE = 4096
-GIB = 1 << 30
-START = Reading(
-    at=0.0,
-    cpu=0.0,
-    full_scans=10,
-    breaks=0,
-    news=1,
-    saved=0,
-    known=GIB // 4,
-    anonymous=GIB,
-    charged=GIB,
-    available_percent=50.0,
-)
-
-
-def later(before: Reading, seconds: float = 1.0, **changes: float) -> Reading:
-    """A reading some time after another, with more of some things."""
-    added = {name: getattr(before, name) + more for name, more in changes.items()}
-    after = replace(before, at=before.at + seconds, **added)
-    return replace(after, merged=merged(before, after.saved, after.breaks, PAGE))
-
-
-def scanned(before: Reading, *, seconds: float = 10.0, cpu: float = 1.0, **more: float) -> Reading:
-    """A reading at the end of one more scan."""
-    return later(before, seconds, full_scans=1, cpu=cpu, **more)
-
-
-def grown(by: float) -> dict[str, float]:
-    """Memory of containers that merge, by so many bytes."""
-    return {"anonymous": by, "charged": by}
-
-
-def resume(pace: Pace) -> float:
-    """When the next burst may begin."""
-    return pace.done.at + pause(pace, PAGE)
-
-
-def at_rest(reading: Reading = START, *, cpu: float = 1.0) -> tuple[Pace, Reading]:
-    """The pace some time after a burst that paid, whose last scan found nothing."""
-    pace = begin(reading)
-    reading = scanned(reading, saved=GIB)
-    pace = follow(pace, reading, PAGE)
-    while not pace.period:
-        reading = scanned(reading, cpu=cpu)
-        pace = follow(pace, reading, PAGE)
-    return pace, replace(reading, at=resume(pace) + JUDGED_SECONDS)
-
-
-def quiet() -> tuple[Pace, Reading]:
-    """The pace on a small node where little happens: scans are cheap and rare."""
-    pace, reading = at_rest(cpu=0.001)
-    return replace(pace, period=MOST_FIRST_PERIOD), reading
+from unit.agent.readings import GIB, PAGE, START, at_rest, grown, later, resume, scanned
 
 
 def test_a_burst_sees_every_page_twice() -> None:
@@ -375,82 +321,6 @@ def test_at_rest_some_scans_pass_over_nothing() -> None:
         pace = follow(pace, reading, PAGE)
     assert thorough == pytest.approx(10, abs=1)
     assert scans > 10 * thorough
-
-
-def test_a_little_growth_is_no_news() -> None:
-    """Programs allocate and free all the time."""
-    pace, reading = quiet()
-    assert follow(pace, later(reading, **grown(LEAST_GROWTH - 1)), PAGE).period
-    assert not follow(pace, later(reading, **grown(LEAST_GROWTH)), PAGE).period
-
-
-@pytest.mark.parametrize("elsewhere", ["anonymous", "charged"])
-def test_growth_of_others_and_of_page_cache_is_no_news(elsewhere: str) -> None:
-    """A virtual machine that fills its memory, or a pod that reads files all day."""
-    pace, reading = quiet()
-    assert follow(pace, later(reading, **{elsewhere: 8 * LEAST_GROWTH}), PAGE).period
-
-
-def written(reading: Reading, size: int) -> Reading:
-    """A garbage collector wrote to so much of what was merged, and is done with it."""
-    return later(reading, **grown(size), breaks=size // PAGE)
-
-
-def test_what_was_merged_and_written_to_is_merged_again_soon() -> None:
-    """A garbage collector moves the same data to other pages."""
-    pace, reading = at_rest()
-    pace = follow(pace, reading := written(reading, GIB // 2), PAGE)
-    assert pace.period, "it is still at work"
-    assert not follow(pace, later(reading), PAGE).period
-
-
-def test_what_is_written_to_all_the_time_is_left_to_the_next_scan() -> None:
-    """There is no moment at which it would be worth looking."""
-    pace, reading = at_rest()
-    for _ in range(20):
-        pace = follow(pace, reading := written(reading, CALM + PAGE), PAGE)
-        assert pace.period
-
-
-def test_what_is_written_to_is_no_growth() -> None:
-    """It is charged to its program at once, and ksmd counts it as merged until it comes by."""
-    pace, reading = quiet()
-    more = written(reading, LEAST_GROWTH - PAGE)
-    for _ in range(2):
-        pace = follow(pace, more := later(more), PAGE)
-        assert pace.period
-    assert not follow(pace, later(more, **grown(LEAST_GROWTH)), PAGE).period
-
-
-def test_growth_counts_from_the_least_there_was() -> None:
-    """A program that ends makes room, and what then takes its place is new."""
-    pace, reading = quiet()
-    less = later(reading, **grown(-GIB // 2))
-    pace = follow(pace, less, PAGE)
-    assert pace.period
-    assert not follow(pace, later(less, **grown(LEAST_GROWTH)), PAGE).period
-
-
-def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
-    """Somebody outside of the domain may grow and shrink for ever."""
-    pace, reading = quiet()
-    reading = later(reading, **grown(LEAST_GROWTH))
-    pace = follow(pace, reading, PAGE)
-    while not pace.period:
-        reading = scanned(reading, cpu=0.001)
-        pace = follow(pace, reading, PAGE)
-    reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
-    pace = follow(pace, reading, PAGE)
-    assert follow(pace, later(reading, **grown(1.5 * LEAST_GROWTH)), PAGE).period
-    reading = later(reading, **grown(2 * LEAST_GROWTH))
-    pace = follow(pace, reading, PAGE)
-    assert not pace.period
-    while not pace.period:
-        reading = scanned(reading, cpu=0.001, saved=GIB // 4)
-        pace = follow(pace, reading, PAGE)
-    reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
-    pace = replace(pace, period=MOST_FIRST_PERIOD)
-    assert not follow(pace, later(reading, **grown(LEAST_GROWTH)), PAGE).period
 
 
 LEVELS = ("saved", "known", "anonymous", "charged")

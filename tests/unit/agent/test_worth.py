@@ -4,35 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ksm_operator.agent.reading import Reading, merged
 from ksm_operator.agent.worth import LONGEST_LIFE, PRICE, haste, value
-
-PAGE = 4096
-GIB = 1 << 30
-START = Reading(
-    at=0.0,
-    cpu=0.0,
-    full_scans=10,
-    breaks=0,
-    news=1,
-    saved=0,
-    known=GIB // 4,
-    anonymous=GIB,
-    charged=GIB,
-    available_percent=50.0,
-)
-
-
-def later(before: Reading, seconds: float = 1.0, **changes: float) -> Reading:
-    """A reading some time after another, with more of some things."""
-    added = {name: getattr(before, name) + more for name, more in changes.items()}
-    after = replace(before, at=before.at + seconds, **added)
-    return replace(after, merged=merged(before, after.saved, after.breaks, PAGE))
-
-
-def scanned(before: Reading, *, seconds: float = 10.0, cpu: float = 1.0, **more: float) -> Reading:
-    """A reading at the end of one more scan."""
-    return later(before, seconds, full_scans=1, cpu=cpu, **more)
+from unit.agent.readings import GIB, PAGE, START, scanned
 
 
 def test_what_lives_for_seconds_is_worth_little() -> None:

@@ -1,0 +1,91 @@
+"""When memory has changed so much that it is scanned for."""
+
+from dataclasses import replace
+
+import pytest
+
+from ksm_operator.agent.pace import (
+    CALM,
+    JUDGED_SECONDS,
+    LEAST_GROWTH,
+    MOST_FIRST_PERIOD,
+    follow,
+)
+from ksm_operator.agent.reading import Reading
+from unit.agent.readings import GIB, PAGE, at_rest, grown, later, quiet, resume, scanned
+
+
+def test_a_little_growth_is_no_news() -> None:
+    """Programs allocate and free all the time."""
+    pace, reading = quiet()
+    assert follow(pace, later(reading, **grown(LEAST_GROWTH - 1)), PAGE).period
+    assert not follow(pace, later(reading, **grown(LEAST_GROWTH)), PAGE).period
+
+
+@pytest.mark.parametrize("elsewhere", ["anonymous", "charged"])
+def test_growth_of_others_and_of_page_cache_is_no_news(elsewhere: str) -> None:
+    """A virtual machine that fills its memory, or a pod that reads files all day."""
+    pace, reading = quiet()
+    assert follow(pace, later(reading, **{elsewhere: 8 * LEAST_GROWTH}), PAGE).period
+
+
+def written(reading: Reading, size: int) -> Reading:
+    """A garbage collector wrote to so much of what was merged, and is done with it."""
+    return later(reading, **grown(size), breaks=size // PAGE)
+
+
+def test_what_was_merged_and_written_to_is_merged_again_soon() -> None:
+    """A garbage collector moves the same data to other pages."""
+    pace, reading = at_rest()
+    pace = follow(pace, reading := written(reading, GIB // 2), PAGE)
+    assert pace.period, "it is still at work"
+    assert not follow(pace, later(reading), PAGE).period
+
+
+def test_what_is_written_to_all_the_time_is_left_to_the_next_scan() -> None:
+    """There is no moment at which it would be worth looking."""
+    pace, reading = at_rest()
+    for _ in range(20):
+        pace = follow(pace, reading := written(reading, CALM + PAGE), PAGE)
+        assert pace.period
+
+
+def test_what_is_written_to_is_no_growth() -> None:
+    """It is charged to its program at once, and ksmd counts it as merged until it comes by."""
+    pace, reading = quiet()
+    more = written(reading, LEAST_GROWTH - PAGE)
+    for _ in range(2):
+        pace = follow(pace, more := later(more), PAGE)
+        assert pace.period
+    assert not follow(pace, later(more, **grown(LEAST_GROWTH)), PAGE).period
+
+
+def test_growth_counts_from_the_least_there_was() -> None:
+    """A program that ends makes room, and what then takes its place is new."""
+    pace, reading = quiet()
+    less = later(reading, **grown(-GIB // 2))
+    pace = follow(pace, less, PAGE)
+    assert pace.period
+    assert not follow(pace, later(less, **grown(LEAST_GROWTH)), PAGE).period
+
+
+def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
+    """Somebody outside of the domain may grow and shrink for ever."""
+    pace, reading = quiet()
+    reading = later(reading, **grown(LEAST_GROWTH))
+    pace = follow(pace, reading, PAGE)
+    while not pace.period:
+        reading = scanned(reading, cpu=0.001)
+        pace = follow(pace, reading, PAGE)
+    reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
+    pace = follow(pace, reading, PAGE)
+    assert follow(pace, later(reading, **grown(1.5 * LEAST_GROWTH)), PAGE).period
+    reading = later(reading, **grown(2 * LEAST_GROWTH))
+    pace = follow(pace, reading, PAGE)
+    assert not pace.period
+    while not pace.period:
+        reading = scanned(reading, cpu=0.001, saved=GIB // 4)
+        pace = follow(pace, reading, PAGE)
+    reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
+    pace = replace(pace, period=MOST_FIRST_PERIOD)
+    assert not follow(pace, later(reading, **grown(LEAST_GROWTH)), PAGE).period
