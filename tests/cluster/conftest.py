@@ -19,6 +19,7 @@ from cluster.own_node import OwnNode
 from cluster.stage import Stage
 from cluster.traces import traces
 from cluster.world import World
+from local_cluster import layout
 from support import kernel, machine
 
 TEST_SECONDS = 400
@@ -153,9 +154,9 @@ def _program(name: str, environment: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def node(kubectl: Kubectl) -> str:
-    """The name of the cluster's node."""
-    return str(kubectl.items("nodes")[0]["metadata"]["name"])
+def node(cluster: dict[str, str]) -> str:
+    """The name of the cluster's node; tests add nodes that have no machine."""
+    return layout.NODE.name
 
 
 @pytest.fixture(scope="session")
@@ -214,12 +215,9 @@ def fleet(stage: Stage) -> Iterator[Fleet]:
 @pytest.fixture(scope="module")
 def no_controller(kubectl: Kubectl, operator_installed: None) -> Iterator[None]:
     """The controller stopped, so that it does not tidy up the objects that tests make."""
-    deployment = ("deployment/ksm-operator-controller", "-n", operator_release.NAMESPACE)
-    kubectl("scale", *deployment, "--replicas=0")
-    kubectl("rollout", "status", *deployment, "--timeout=60s")
+    operator_release.stop_controller(kubectl)
     yield
-    kubectl("scale", *deployment, "--replicas=1")
-    kubectl("rollout", "status", *deployment, "--timeout=120s", timeout=150)
+    operator_release.start_controller(kubectl)
 
 
 @pytest.fixture(scope="session")

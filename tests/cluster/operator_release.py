@@ -17,6 +17,7 @@ AGENT_LABEL = "ksm-operator.node-restriction.kubernetes.io/agent"
 OPERATOR_SELECTOR = "app.kubernetes.io/name=ksm-operator"
 AGENT_SELECTOR = f"{OPERATOR_SELECTOR},app.kubernetes.io/component=agent"
 CONTROLLER_SELECTOR = f"{OPERATOR_SELECTOR},app.kubernetes.io/component=controller"
+CONTROLLER = ("deployment/ksm-operator-controller", "-n", NAMESPACE)
 OF_TESTS = "ksm-operator-tests"
 """Label on every namespace and policy that these tests make: nothing else is ever deleted."""
 CLUSTER_KINDS = (
@@ -59,6 +60,22 @@ def uninstall(helm: Command) -> None:
     helm(
         *("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "5m"), timeout=320
     )
+
+
+def stop_controller(kubectl: Kubectl) -> None:
+    """Scale the controller to nothing, and wait for the end of its process.
+
+    `kubectl rollout status` is content while the last pod still works.
+    """
+    kubectl("scale", *CONTROLLER, "--replicas=0")
+    pods = ("pod", "-n", NAMESPACE, "-l", CONTROLLER_SELECTOR)
+    kubectl("wait", "--for=delete", *pods, "--timeout=60s")
+
+
+def start_controller(kubectl: Kubectl) -> None:
+    """Scale the controller to one again, and wait until it is ready."""
+    kubectl("scale", *CONTROLLER, "--replicas=1")
+    kubectl("rollout", "status", *CONTROLLER, "--timeout=120s", timeout=150)
 
 
 def is_installed(helm: Command) -> bool:

@@ -108,9 +108,7 @@ def test_an_uninstall_gives_everything_back_and_keeps_the_policies(
 def test_an_uninstall_finishes_what_was_damaged(stage: Stage, fleet: Fleet, helm: Command) -> None:
     """People uninstall what is broken: no controller, no Lease, a node that nobody speaks to."""
     kubectl = stage.kubectl
-    deployment = ("deployment/ksm-operator-controller", "-n", NAMESPACE)
-    kubectl("scale", *deployment, "--replicas=0")
-    kubectl("rollout", "status", *deployment, "--timeout=60s")
+    operator_release.stop_controller(kubectl)
     lease = ("lease", "ksm-operator-controller", "-n", NAMESPACE)
     kubectl("delete", *lease)
     fleet.join(0)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from cluster.command import REPOSITORY, Kubectl, holds_for, wait_until
-from cluster.operator_release import AGENT_SELECTOR, CONTROLLER_SELECTOR, NAMESPACE
+from cluster.operator_release import AGENT_SELECTOR, CONTROLLER, CONTROLLER_SELECTOR, NAMESPACE
 from cluster.pods import Process, all_merge, assert_unharmed, none_merges, pids_of, processes
 from cluster.stage import Stage
 from support import kernel
@@ -50,8 +50,7 @@ def test_a_deleted_lease_is_made_again(kubectl: Kubectl, operator_installed: Non
     wait_until(
         lambda: (kubectl.find(*lease) or {})["spec"]["holderIdentity"], 90, "somebody leads again"
     )
-    deployment = ("deployment/ksm-operator-controller", "-n", NAMESPACE)
-    kubectl("rollout", "status", *deployment, "--timeout=60s")
+    kubectl("rollout", "status", *CONTROLLER, "--timeout=60s")
 
 
 def _agent_pids(stage: Stage) -> list[int]:

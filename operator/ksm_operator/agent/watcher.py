@@ -84,6 +84,8 @@ class Watcher(threading.Thread):
                 failures = 0
                 self.healthy = True
             except ApiError as error:
+                if self._ended.is_set():
+                    return
                 if error.status == GONE:
                     version = ""
                     continue

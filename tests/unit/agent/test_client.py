@@ -26,12 +26,15 @@ class Script:
         lists: answers to lists in turn: a status and a body; the last one again and again.
         watches: answers to watches in turn: events; an empty watch afterwards.
         asked: query, headers and body of every request.
+        closed: set for watches to be ended by the server; until then they stay open.
     """
 
     def __init__(self) -> None:
         self.lists: list[tuple[int, dict[str, Any]]] = []
         self.watches: list[list[dict[str, Any]]] = []
         self.asked: list[tuple[dict[str, list[str]], dict[str, str], bytes]] = []
+        self.closed = threading.Event()
+        self.closed.set()
 
 
 @pytest.fixture
@@ -50,8 +53,7 @@ def client(script: Script, tmp_path: Path) -> Iterator[Client]:
             script.asked.append((query, dict(self.headers), b""))
             if "watch" in query:
                 events = script.watches.pop(0) if script.watches else []
-                body = b"".join(json.dumps(event).encode() + b"\n" for event in events)
-                self._answer(200, body)
+                self._stream(b"".join(json.dumps(event).encode() + b"\n" for event in events))
                 return
             status, page = script.lists.pop(0) if len(script.lists) > 1 else script.lists[0]
             self._answer(status, json.dumps(page).encode())
@@ -60,6 +62,15 @@ def client(script: Script, tmp_path: Path) -> Iterator[Client]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             script.asked.append(({"path": [self.path]}, dict(self.headers), body))
             self._answer(200, b"{}")
+
+        def _stream(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            if body:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(body), body))
+            script.closed.wait()
+            self.wfile.write(b"0\r\n\r\n")
 
         def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
@@ -75,6 +86,7 @@ def client(script: Script, tmp_path: Path) -> Iterator[Client]:
     token = tmp_path / "token"
     token.write_text("first\n")
     yield Client(Access(f"http://127.0.0.1:{server.server_port}", token, tmp_path / "ca"))
+    script.closed.set()
     server.shutdown()
     server.server_close()
 
@@ -207,6 +219,23 @@ def test_a_failed_list_tells_nothing(client: Client, script: Script) -> None:
     running.end()
     assert isinstance(first, Listed)
     assert [one.name for one in first.items if isinstance(one, ObjectMeta)] == ["a"]
+
+
+def test_an_ended_watch_is_no_failure(
+    client: Client, script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other namespaces are watched after an edit; a warning would send people after a fault."""
+    script.lists = [(200, page("a"))]
+    script.watches = [[event("ADDED", "b")]]
+    script.closed.clear()
+    news: queue.SimpleQueue[News] = queue.SimpleQueue()
+    running = watcher(client, news)
+    for _ in range(2):
+        news.get(timeout=10)
+    running.end()
+    running.join(timeout=10)
+    assert not running.is_alive()
+    assert caplog.messages == []
 
 
 def test_lookup_asks_until_answered(client: Client, script: Script) -> None:
