@@ -5,6 +5,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +15,14 @@ from kernel.blocking_calls import CASES, LEAST_MS, NUMBERS, Case, read_outcome
 from kernel.calls import get_merge
 from kernel.conftest import Start, Target, wait_until
 from ksm_operator.kernel import KernelError, Postponed, ProcessGone, Syscall, Tracer
+from ksm_operator.kernel.alarm import Alarm
+from ksm_operator.kernel.blocking import Suitability
 from ksm_operator.kernel.enrol import set_merge
-from ksm_operator.kernel.procfs import Process
+from ksm_operator.kernel.machine import this_machine
+from ksm_operator.kernel.procfs import PROC, Process
+from ksm_operator.kernel.remote import visit
+from ksm_operator.kernel.threads import Candidate
+from ksm_operator.kernel.tracer import OPTIONS
 
 pytestmark = pytest.mark.alone
 
@@ -52,6 +59,46 @@ def test_call_ends_as_if_nothing_had_been(
     assert outcome.state == "whole"
     assert LEAST_MS <= outcome.elapsed_ms < LEAST_MS + SLACK_MS
     assert target.popen.wait(10) == 0
+
+
+def visit_as(target: Target, blocked_in: str) -> tuple[int, str]:
+    """What a visit brings to a thread that was in this call when it was chosen."""
+    seen = list[tuple[int, str]]()
+
+    def visit_it() -> None:  # the thread that traces
+        with contextlib.closing(Alarm()) as alarm:
+            made = visit(
+                target.process,
+                Candidate(target.pid, Suitability.RESTARTABLE, blocked_in),
+                [get_merge()],
+                machine=this_machine(),
+                options=OPTIONS,
+                alarm=alarm,
+                abandoned=lambda: False,
+                proc=PROC,
+            )
+            seen.append((made.results[0], made.caught_in))
+
+    tracing = threading.Thread(target=visit_it)
+    tracing.start()
+    tracing.join()
+    return seen[0]
+
+
+def test_a_chosen_thread_may_wait_in_another_call_by_now(
+    blocking: Path, start: Start, tracer: Tracer
+) -> None:
+    """A container's runtime goes from wait to wait; to wait for the first would be to miss it."""
+    while True:
+        target = start(str(blocking), "futex")
+        with contextlib.suppress(ProcessGone):
+            if target.reaches_syscall("futex"):
+                assert visit_as(target, "epoll_wait") == (0, "futex")
+                # The kernel has taken its call up again, so no register tells which it is.
+                assert target.reaches_syscall("restart_syscall")
+                assert visit_as(target, "running") == (0, "futex")
+                break
+    assert read_outcome(target.line()).answer == (-1, 110, 0)
 
 
 def test_population_checks_itself(blocking: Path, start: Start, tracer: Tracer) -> None:

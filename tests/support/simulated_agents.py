@@ -12,8 +12,8 @@ import msgspec
 
 from ksm_operator.agent import report
 from ksm_operator.agent import status as quiet
-from ksm_operator.agent.agent import SETTLING_SECONDS
 from ksm_operator.agent.knobs import Troubles
+from ksm_operator.agent.reconcile import SETTLING_SECONDS
 from ksm_operator.agent.report import Facts
 from ksm_operator.agent.wire import (
     Condition,

@@ -25,17 +25,14 @@ from ksm_operator.agent.news import (
     Stop,
 )
 from ksm_operator.agent.obey import Obedience
+from ksm_operator.agent.reconcile import Reconciler
 from ksm_operator.agent.reporter import Progress, Reporter
+from ksm_operator.agent.schedule import NEVER, Schedule
 from ksm_operator.agent.state import State, save
-from ksm_operator.agent.status import parse_timestamp
 from ksm_operator.agent.told import Told
 from ksm_operator.agent.view import View
 from ksm_operator.agent.watches import Watches
-from ksm_operator.agent.wire import (
-    Node,
-    NodePolicy,
-    ObjectMeta,
-)
+from ksm_operator.agent.wire import Node, ObjectMeta
 from ksm_operator.agent.writer import StatusWriter
 from ksm_operator.kernel import KernelError
 
@@ -48,14 +45,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS: Final = 60.0
-REPORT_SECONDS: Final = 5.0
-NEWS_REPORT_SECONDS: Final = 0.25
-"""Seconds between two looks at the status: without and with something having happened."""
 LONGEST_WAIT: Final = 5.0
 FAILURE_PAUSE: Final = 1.0
-SETTLING_SECONDS: Final = 3.0
-"""After a start or an edit the status waits this long for the first look at all containers: a
-restart of the agent must not make `Ready` and the counts flap."""
 
 
 class Agent:
@@ -99,20 +90,26 @@ class Agent:
         self._writer = StatusWriter(client, identity.node, metrics)
         self._watches = Watches(client, identity.node, self.news)
         self._told = Told(state)
-        self._dirty = True
-        self._settled = False
-        self._settling_until = time.monotonic() + SETTLING_SECONDS
-        self._leaving = 0
-        self._asked: set[str] = set()
         self._neighbours = Neighbours(host, self.news) if isinstance(host, Host) else None
+        self._schedule = (
+            Schedule() if self._hands is not None else Schedule(NEVER, NEVER, NEVER, NEVER)
+        )
+        self._reconciler = (
+            Reconciler(
+                self._host,
+                self._hands,
+                self._neighbours,
+                told=self._told,
+                state=state,
+                view=self._view,
+                schedule=self._schedule,
+                namespace=identity.namespace,
+                ask=self._watches.lookup.ask,
+            )
+            if self._host is not None and self._hands is not None and self._neighbours is not None
+            else None
+        )
         self._beat = time.monotonic()
-        self._next_resync = 0.0
-        self._next_report = 0.0
-        self._reported = 0.0
-        self._happened = True
-        self._next_govern = 0.0
-        self._next_obey = 0.0
-        self._next_guard = 0.0 if self._hands is not None else float("inf")
 
     def silent_for(self) -> float:
         """Return seconds since the loop last ticked."""
@@ -176,10 +173,7 @@ class Agent:
         log.info("stopped; nothing was unmerged", extra={"runIsOurs": self._state.run_is_ours})
 
     def _wait(self) -> None:
-        deadline = min(
-            *(self._next_resync, self._next_report, self._next_govern, self._next_obey),
-            self._next_guard,
-        )
+        deadline = self._schedule.soonest()
         if self._hands is not None:
             deadline = min(deadline, self._hands.attention.next_due())
         if self._neighbours is not None:
@@ -231,10 +225,12 @@ class Agent:
             case ForeignSeen() if self._neighbours is not None:
                 self._neighbours.hear(news)
             case CgroupsUncertain():
-                self._next_resync = 0.0
+                self._schedule.resync = 0.0
             case _:
                 return
-        self._dirty = self._happened = True
+        self._schedule.happened = True
+        if self._reconciler is not None:
+            self._reconciler.dirty = True
 
     def _hear_change(self, news: Changed | Deleted) -> None:
         item, gone = news.item, isinstance(news, Deleted)
@@ -257,11 +253,10 @@ class Agent:
                 self._reporter.conditions = node.status.conditions
         if not self._told.hear(node):
             return
-        self._settling_until = time.monotonic() + SETTLING_SECONDS
-        self._settled = False
-        self._next_govern = 0.0
         self._watch_namespaces()
-        if self._hands is not None:
+        if self._hands is not None and self._reconciler is not None:
+            self._reconciler.begin_anew()
+            self._schedule.govern = 0.0
             self._hands.observation.end()
             self._save()
 
@@ -272,41 +267,19 @@ class Agent:
     def _act(self) -> None:
         """Do to the machine what is due."""
         now = self._beat = time.monotonic()
-        if self._hands is None or self._host is None:
-            self._next_resync = self._next_govern = self._next_obey = float("inf")
+        if self._hands is None or self._host is None or self._reconciler is None:
             return
-        if now >= self._next_resync:
-            self._next_resync = now + RESYNC_SECONDS
+        schedule = self._schedule
+        if now >= schedule.resync:
+            schedule.resync = now + RESYNC_SECONDS
             self._resync(self._host, self._hands)
-        if self._obey(self._hands):
-            self._happened = self._happened or self._next_obey != float("inf")
-            self._next_obey = float("inf")
+            self._reconciler.dirty = True
+        if self._reconciler.reconcile():
+            schedule.happened = schedule.happened or schedule.reconcile != NEVER
+            schedule.reconcile = NEVER
         else:
-            self._happened = True
-            self._next_obey = time.monotonic() + self._hands.patience()
-
-    def _govern(self) -> None:
-        if self._hands is not None and time.monotonic() >= self._next_govern:
-            self._next_govern = time.monotonic() + self._hands.govern(self._told.spec)
-
-    def _guard(self) -> None:
-        if self._hands is not None and time.monotonic() >= self._next_guard:
-            self._next_guard = time.monotonic() + self._hands.watch_over(self._told.spec)
-
-    def _speak(self) -> None:
-        """Report if that is due."""
-        if self._happened:
-            self._next_report = min(self._next_report, self._reported + NEWS_REPORT_SECONDS)
-        if time.monotonic() >= self._next_report:
-            self._happened = False
-            self._reported = time.monotonic()
-            self._next_report = self._reported + REPORT_SECONDS
-            self._report()
-
-    def _failed(self, error: KernelError) -> None:
-        self._metrics.errors.labels("loop").inc()
-        log.error("a step failed; it is tried again", extra={"error": str(error)}, exc_info=error)
-        time.sleep(FAILURE_PAUSE)
+            schedule.happened = True
+            schedule.reconcile = time.monotonic() + self._hands.patience()
 
     def _resync(self, host: Host, hands: Obedience) -> None:
         self._view.containers = containers(host.hierarchy)
@@ -314,119 +287,34 @@ class Agent:
         hands.look_again()
         if hands.troubles.pending and self._told.policy is not None:
             hands.apply_optional(self._told.policy.ksmd)
-        self._dirty = True
 
-    def _look_around(self, hands: Obedience) -> None:
-        """See who else merges on this node, and whether ksmd may scan."""
-        assert self._neighbours is not None
-        listed = self._view.namespaces_listed and self._view.pods_are_listed
-        if not listed and time.monotonic() < self._settling_until:
-            return  # who belongs to the domain is not known yet
-        enrolled = self._state.containers.keys()
-        domain = enrolled | set(self._view.to_merge())
-        if self._neighbours.follow(domain, set(self._view.containers), self._view.pods, enrolled):
-            self._happened = True
-        policy = self._told.policy
-        wanted = policy.isolation.on_foreign_merging if policy is not None else "Pause"
-        if hands.hold(self._neighbours.forbid_scanning(wanted)):
-            self._next_govern = 0.0
+    def _govern(self) -> None:
+        if self._hands is not None and time.monotonic() >= self._schedule.govern:
+            self._schedule.govern = time.monotonic() + self._hands.govern(self._told.spec)
 
-    def _obey(self, hands: Obedience) -> bool:  # noqa: PLR0911 - each step may end it
-        """Bring the machine one step nearer; True when there is nothing left to do."""
-        spec = self._told.spec
-        if spec is None or self._neighbours is None:
-            return True
-        policy = spec.policy
-        reserve = policy.release_reserve_percent if policy is not None else 10
-        if spec.desired_state == "Released" or spec.owner is None or policy is None:
-            self._leaving = len(self._state.containers)
-            self._view.forget_verdicts()
-            self._dirty = True
-            self._look_around(hands)
-            return hands.give_back(reserve, self._neighbours.others_merge)
-        self._judge(policy, hands)
-        self._look_around(hands)
-        if spec.desired_state == "Observing":
-            return self._observe(policy, hands, self._neighbours)
-        if not hands.accept(spec.owner, policy.ksmd, self._neighbours.manager):
-            if self._state.owner in ("", spec.owner.uid):
-                return True
-            self._leaving = len(self._state.containers)
-            return hands.release(list(self._state.containers), reserve)
-        leaving = [
-            path
-            for path in self._state.containers
-            if path in self._view.verdicts and self._view.verdicts[path].leaves
-        ]
-        self._leaving = len(leaving)
-        if not hands.release(leaving, reserve):
-            return False
-        self._leaving = 0
-        return spec.desired_state != "Merging" or self._merge(policy, hands, self._neighbours)
+    def _guard(self) -> None:
+        if self._hands is not None and time.monotonic() >= self._schedule.guard:
+            self._schedule.guard = time.monotonic() + self._hands.watch_over(self._told.spec)
 
-    def _merge(self, policy: NodePolicy, hands: Obedience, neighbours: Neighbours) -> bool:
-        if not hands.make_way(policy.ksmd, neighbours.others_merge):
-            return False
-        hands.enrolment.huge_pages.obey(policy.enrollment.huge_pages)
-        done = hands.attention.enrol(self._admitted(), self._pod_of)
-        listed = self._view.namespaces_listed and self._view.pods_are_listed
-        settled = done and listed and not self._asked
-        if settled and not self._settled:
-            self._next_resync = min(self._next_resync, time.monotonic() + 1.0)
-        # Containers that come later do not make a node that is ready unready.
-        self._settled = self._settled or settled
-        if self._next_govern == float("inf") and self._state.containers:
-            self._next_govern = 0.0
-        return True
-
-    def _observe(self, policy: NodePolicy, hands: Obedience, neighbours: Neighbours) -> bool:
-        self._leaving = len(self._state.containers)
-        if not hands.give_back(policy.release_reserve_percent, neighbours.others_merge):
-            return False
-        hands.observation.go_on(self._view.to_merge(), policy)
-        return True
-
-    def _admitted(self) -> list[str]:
-        """Containers to enrol now: nobody new while it is not known yet who of the old leaves."""
-        known = self._view.namespaces_listed and not self._asked
-        return [path for path in self._view.to_merge() if known or path in self._state.containers]
-
-    def _judge(self, policy: NodePolicy, hands: Obedience) -> None:
-        if not self._dirty:
+    def _speak(self) -> None:
+        """Report if that is due."""
+        if not self._schedule.report_is_due(time.monotonic()):
             return
-        self._dirty = False
-        spec = self._told.spec
-        enrolled = {one.pod_uid for one in self._state.containers.values()}
-        self._asked = self._view.judge(
-            policy,
-            self._identity.namespace,
-            parse_timestamp(spec.granted_at if spec is not None else None),
-            lambda path: self._started_at(path, hands),
-            enrolled,
-        )
-        for name in self._asked:
-            self._watches.lookup.ask(name)
-
-    def _started_at(self, path: str, hands: Obedience) -> float | None:
-        first = hands.enrolment.oldest(path)
-        return self._host.started_at(first) if first is not None and self._host else None
-
-    def _pod_of(self, path: str) -> str:
-        return self._view.containers[path].pod_uid
-
-    def _report(self) -> None:
+        reconciler = self._reconciler
         if self._told.spec is None and not self._told.unknown:
             return
-        settling = (
-            self._hands is not None
-            and not self._settled
-            and not self._hands.manager
-            and self._told.spec is not None
-            and self._told.spec.desired_state == "Merging"
-            and time.monotonic() < self._settling_until
+        if reconciler is not None and reconciler.is_settling():
+            return
+        progress = Progress(
+            self._told.spec,
+            self._told.unknown,
+            reconciler is not None and reconciler.settled,
+            reconciler.leaving if reconciler is not None else 0,
+            self._neighbours,
         )
-        if not settling:
-            progress = Progress(
-                self._told.spec, self._told.unknown, self._settled, self._leaving, self._neighbours
-            )
-            self._writer.offer(self._reporter.status(progress))
+        self._writer.offer(self._reporter.status(progress))
+
+    def _failed(self, error: KernelError) -> None:
+        self._metrics.errors.labels("loop").inc()
+        log.error("a step failed; it is tried again", extra={"error": str(error)}, exc_info=error)
+        time.sleep(FAILURE_PAUSE)

@@ -105,12 +105,16 @@ class _Way:
 
 
 class Aarch64Caller:
-    """See `machine.Caller`."""
+    """See `machine.Caller`.
+
+    Attributes:
+        blocked_in: see there.
+    """
 
     def __init__(self, target: Attached, candidate: Candidate) -> None:
         self._target = target
         self._tid = candidate.tid
-        self._candidate = candidate
+        self.blocked_in = candidate.blocked_in
         self._caught_in = "user code"
         self._safeguard = ""
         self._mappings = Mappings([])
@@ -177,8 +181,7 @@ class Aarch64Caller:
         name = NAMES.get(registers.x[8])
         if name == "restart_syscall":
             # What it slept in told its true name before the stop.
-            known = self._candidate.blocked_in
-            name = known if known in RESUMED else None
+            name = self.blocked_in if self.blocked_in in RESUMED else None
         if name is None or suitability(name, tuple(registers.x[:6])) is Suitability.NEVER:
             # It was seen running and is about to enter a transfer: nothing has been moved yet.
             raise self._leave("Busy", f"it enters {name or registers.x[8]}")

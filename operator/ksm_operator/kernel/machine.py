@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 
 class Caller(Protocol):
-    """Makes calls through one thread, from before the seize to the detach."""
+    """Makes calls through one thread, from before the seize to the detach.
+
+    Attributes:
+        blocked_in: see `threads.Candidate`, as it was seen last. A call that the kernel takes up
+            again (restart_syscall) has no other name in the registers.
+    """
+
+    blocked_in: str
 
     def before_interrupt(self) -> None:
         """The thread is seized and still runs: note what can be read now.

@@ -132,9 +132,11 @@ def _visit(
     ours = target.is_ours()
     if ours:
         caller.before_interrupt()
-        if not wait_for_moment(process, candidate, machine.names, proc=proc):
+        seen = wait_for_moment(process, candidate, machine.names, proc=proc)
+        if seen is None:
             # It cannot be let go without being stopped but by the end of its tracer.
             raise StillAttached(f"thread {target.tid} {candidate.blocked_in} no more", "Busy")
+        caller.blocked_in = seen.blocked_in
     with alarm.running(), _no_collection(), _ahead_of_others():
         if ours:
             caller.note_call()

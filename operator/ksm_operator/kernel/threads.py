@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.blocking import (
     ALWAYS_EINTR,
-    RESUMED,
     Suitability,
     resumed_call,
     suitability,
@@ -194,7 +193,7 @@ def is_off_stack(syscall: str, stat: Stat) -> bool:
 
 def wait_for_moment(
     process: Process, candidate: Candidate, names: Mapping[int, str], *, proc: Path = PROC
-) -> bool:
+) -> Candidate | None:
     """Wait until a chosen thread may be interrupted: it has gone on since, maybe into a transfer.
 
     Args:
@@ -204,23 +203,25 @@ def wait_for_moment(
         proc: the proc file system.
 
     Returns:
-        False if the moment did not come.
+        The thread as it is now, or as it was where what stopped it hides that; None if the moment
+        did not come.
     """
     deadline = time.monotonic() + MOMENT_SECONDS
     running = SAMPLES if candidate.suitability is Suitability.RUNNING else 0
     while True:
         seen = _look(process, candidate.tid, names, proc)
         if isinstance(seen, Unsuitable):
-            come = seen.reason in STOPPED
+            if seen.reason in STOPPED:
+                return candidate
             running = 0
-        elif seen.suitability is Suitability.RUNNING:
-            running += 1
-            come = running >= SAMPLES
+        elif seen.suitability is not Suitability.RUNNING:
+            return seen
         else:
-            # A call that is taken up again is known by the name that was seen at the choice.
-            come = seen.blocked_in == candidate.blocked_in or seen.blocked_in not in RESUMED
-        if come or time.monotonic() > deadline:
-            return come
+            running += 1
+            if running >= SAMPLES:
+                return seen
+        if time.monotonic() > deadline:
+            return None
         time.sleep(MOMENT_PAUSE_SECONDS)
 
 

@@ -52,12 +52,16 @@ TRANSFER_SECONDS: Final = 2.0
 
 
 class X8664Caller:
-    """See `machine.Caller`."""
+    """See `machine.Caller`.
+
+    Attributes:
+        blocked_in: see there.
+    """
 
     def __init__(self, target: Attached, candidate: Candidate) -> None:
         self._target = target
         self._tid = candidate.tid
-        self._candidate = candidate
+        self.blocked_in = candidate.blocked_in
         self._caught_in = "user code"
         self._safeguard = ""
         self._mappings = Mappings([])
@@ -140,8 +144,7 @@ class X8664Caller:
         name = NAMES.get(found.orig_rax)
         if name == "restart_syscall":
             # What it slept in told its true name before the stop.
-            known = self._candidate.blocked_in
-            name = known if known in RESUMED else None
+            name = self.blocked_in if self.blocked_in in RESUMED else None
         if suitability(name, arguments(found)) is Suitability.NEVER:
             # It was seen running and has entered a transfer since. Nothing is transferred yet, or
             # the call would not be one to be restarted: leaving now is in time.
