@@ -98,7 +98,7 @@ bench-controller: setup needs ## Measure the controller with 5,000 nodes on a re
 		$(RUN) python -m benchmarks.controller $(BENCH_ARGS)
 
 .PHONY: bench-governor
-bench-governor: setup needs ## Measure what ksmd's tuning is worth, beside other projects' (root; 40 minutes)
+bench-governor: setup needs ## Measure what ksmd's tuning is worth, beside other projects' (root; an hour)
 	@PYTHONPATH=.:tests $(RUN) python -m benchmarks.governor $(BENCH_ARGS)
 
 ##@ Image and local cluster

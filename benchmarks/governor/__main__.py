@@ -38,7 +38,15 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     usual = [name for name, one in ALGORITHMS.items() if one.usual]
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each load and algorithm")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="of each load and algorithm; "
+        + ", ".join(
+            f"{one.times} times as long for {name}" for name, one in LOADS.items() if one.times > 1
+        ),
+    )
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), metavar="LOAD")
     parser.add_argument(
         "--algorithms", nargs="+", choices=ALGORITHMS, default=usual, metavar="ALGORITHM"
@@ -71,21 +79,22 @@ def run(chosen: argparse.Namespace) -> None:
         done = list[report.Played]()
         for name in chosen.loads:
             load, outcomes = LOADS[name], dict[str, Outcome]()
-            cast = load.containers(scale)
+            seconds = load.times * scale.seconds
+            cast = load.containers(replace(scale, seconds=seconds))
             for each in chosen.algorithms:
                 algorithm = ALGORITHMS[each]
                 progress(f"{load.title}: {algorithm.title} ...")
                 measured = play(
                     algorithm,
                     cast,
-                    scale.seconds,
+                    seconds,
                     node=node,
                     helper=helper,
                     classes=classes,
                 )
                 outcomes[algorithm.title] = replace(measured, cost=cost)
             played = report.Played(
-                title(name, java=java),
+                f"{title(name, java=java)}, {seconds:g} s",
                 outcomes,
                 ALGORITHMS[OURS].title,
                 load.least_ratio,

@@ -77,12 +77,14 @@ class Load:
         containers: which programs it starts.
         least_ratio: by how much ours shall be better than each of the others.
         profitable: whether there is anything to save.
+        times: as long as the others it lasts, where what it is about comes seldom.
     """
 
     title: str
     containers: Callable[[Scale], tuple[Container, ...]]
     least_ratio: float = 1.0
     profitable: bool = True
+    times: int = 1
 
 
 def static(scale: Scale) -> tuple[Container, ...]:
@@ -154,10 +156,12 @@ def _numbered(made: list[Container], scale: Scale) -> tuple[Container, ...]:
 LOADS: Final = {
     "static": Load("identical workers", static),
     "web": Load("web servers that fork, under load", web),
-    "heap": Load("garbage-collected heaps", heap),
+    # A full collection each 50 seconds or so.
+    "heap": Load("garbage-collected heaps", heap, times=2),
     "churn": Load("containers that come and go", churn),
     "noise": Load("random memory, half of it in huge pages", noise, profitable=False),
-    "mix": Load("all of these together", mix, least_ratio=1.5),
+    # The first minute is mostly start; then containers come and go beside those that stay.
+    "mix": Load("all of these together", mix, least_ratio=1.5, times=3),
 }
 """By the name that `--loads` takes."""
 

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.worth import haste, value
+from ksm_operator.agent.worth import best_period, haste, value
 
 if TYPE_CHECKING:
     from ksm_operator.agent.reading import Reading
@@ -37,6 +37,10 @@ LEAST_SHARE: Final = 1 / 24
 worth its CPU; at most, and at least."""
 MOST_STEP: Final = 3.0
 """By so much the time that a scan takes is changed at once."""
+RATE_SECONDS: Final = 30.0
+RATE_SCANS: Final = 4
+"""What is found at rest, and what a scan costs, is averaged over some such time, and some such
+number of scans: one finds much and the next one nothing, by what smart scan passes over."""
 LONGEST_PAUSE: Final = 360.0
 """Seconds between bursts while newcomers wait."""
 LEAST_PAUSE: Final = 2
@@ -60,6 +64,12 @@ LEAST_GROWTH: Final = 8 << 20
 GROWTH_SHARE: Final = 1 / 64
 """Bytes, and share of what a scan goes over, by which anonymous memory has to grow, or be written
 to, to be looked at: a burst costs as much as there is to go over, and can give back what is new."""
+MOVED_SHARE: Final = 1 / 2
+"""Of what is merged now: when more than that was written to, a garbage collector has moved most of
+it to where nothing merged before, which a smart scan passes over."""
+MOVED_SECONDS: Final = 60.0
+"""Between two such bursts: what the first merges of garbage is written to soon, which would call
+for the next one."""
 MOST_GROWTH: Final = 8
 """How many times as much it takes at most after growth in which nothing was found."""
 JUDGED_SECONDS: Final = 10.0
@@ -83,11 +93,14 @@ class Pace:
         waiting: whether something new waits for the next burst.
         grew: whether it was memory that changed, and no new process, that the burst began with.
         growth: by how many times the least growth memory had to grow for that.
-        cost: CPU seconds of the last scan.
+        disturbed: whether memory was being written to when the burst ended.
+        cost: CPU seconds of a scan, lately.
+        rate: bytes that scans at rest merged in a second, lately, less what was written to.
         anonymous: anonymous memory from which growth counts.
         charged: the same of what the containers are charged for.
         news: of it, what was seen to.
         breaks: as of the last reading.
+        seen: of them, those whose memory has been looked at since.
         began: what was measured when the burst began.
         done: and when it was over, with the pages that were written to a while later.
         scan: what was measured when the present scan began.
@@ -101,11 +114,14 @@ class Pace:
     waiting: bool
     grew: bool
     growth: float
+    disturbed: bool
     cost: float
+    rate: float
     anonymous: int
     charged: int
     news: int
     breaks: int
+    seen: int
     began: Reading
     done: Reading
     scan: Reading
@@ -122,11 +138,14 @@ def begin(now: Reading) -> Pace:
         waiting=False,
         grew=False,
         growth=1.0,
+        disturbed=False,
         cost=0.0,
+        rate=0.0,
         anonymous=now.anonymous,
         charged=now.charged,
         news=now.news,
         breaks=now.breaks,
+        seen=now.breaks,
         began=now,
         done=now,
         scan=now,
@@ -164,34 +183,50 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
     tail = not grew and (not pace.waiting or now.at >= pace.thorough_due)
     return replace(
         begin(now),
+        thorough=grew and _was_moved(pace, now, page_size),
         thorough_due=pace.thorough_due,
         tail=tail,
         ends=now.full_scans + BURST_SCANS - (1 if tail else 0),
         grew=grew,
         growth=_growth_factor(pace, page_size),
         cost=pace.cost,
+        rate=pace.rate,
     )
 
 
+def _was_moved(pace: Pace, now: Reading, page_size: int) -> bool:
+    """Tell whether most of what was merged lies elsewhere now, and is worth a thorough burst."""
+    written = page_size * (now.breaks - pace.seen)
+    thorough_at = pace.thorough_due - THOROUGH_SECONDS
+    return written > MOVED_SHARE * now.saved and now.at >= thorough_at + MOVED_SECONDS
+
+
 def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
-    """Scan more often or more rarely, by what the last scan was worth."""
-    worth = value(pace.scan, now, page_size)
-    # Twice as often, each scan would find half as much.
-    factor = min(MOST_STEP, max(1 / MOST_STEP, 1 / math.sqrt(max(worth, 1e-6))))
+    """Scan more often or more rarely, by what scans have found lately."""
+    scan, seconds = pace.scan, max(now.at - pace.scan.at, 1e-6)
+    fresh = now.merged - scan.merged - page_size * (now.breaks - scan.breaks)
+    weight = seconds / (seconds + max(RATE_SECONDS, RATE_SCANS * seconds))
+    rate = pace.rate + weight * (max(0, fresh) / seconds - pace.rate)
+    cost = pace.cost + weight * (_cost(scan, now) - pace.cost)
+    best = best_period(rate, cost, now)
+    period = min(MOST_STEP * pace.period, max(pace.period / MOST_STEP, best))
     thorough = now.at >= pace.thorough_due
     return replace(
         pace,
-        period=min(LONGEST_PERIOD, max(SHORTEST_PERIOD, pace.period * factor)),
+        period=min(LONGEST_PERIOD, max(SHORTEST_PERIOD, period)),
         scan=now,
+        # What was written to during a scan has had one look at most.
+        seen=scan.breaks,
         thorough=thorough,
         thorough_due=now.at + THOROUGH_SECONDS if thorough else pace.thorough_due,
-        cost=_cost(pace.scan, now),
+        cost=cost,
+        rate=rate,
     )
 
 
 def _in_burst(pace: Pace, now: Reading, page_size: int) -> Pace:
     if now.full_scans == pace.scan.full_scans:
-        return _after(pace, now, page_size) if _is_seen(pace, now) else pace
+        return _after(pace, now, pace.scan, page_size) if _is_seen(pace, now) else pace
     scan, cost = pace.scan, _cost(pace.scan, now)
     if now.full_scans < pace.ends:
         return replace(pace, scan=now, cost=cost)
@@ -211,7 +246,7 @@ def _in_burst(pace: Pace, now: Reading, page_size: int) -> Pace:
             return replace(pace, tail=False, thorough=old, ends=now.full_scans + sure)
     if now.hurry:
         return replace(pace, ends=now.full_scans + 1)
-    return _after(pace, now, page_size)
+    return _after(pace, now, scan, page_size)
 
 
 def _is_seen(pace: Pace, now: Reading) -> bool:
@@ -226,8 +261,8 @@ def _is_seen(pace: Pace, now: Reading) -> bool:
     return whole and now.cpu - pace.began.cpu >= LOOKS * pace.cost
 
 
-def _after(pace: Pace, now: Reading, page_size: int) -> Pace:
-    """Return the pace after a burst."""
+def _after(pace: Pace, now: Reading, last: Reading, page_size: int) -> Pace:
+    """Return the pace after a burst, whose last scan began with a reading."""
     worth = value(pace.began, now, page_size, life=now.stay)
     period = pace.cost / FIRST_SHARE if worth >= 1 else MOST_FIRST_PERIOD
     return replace(
@@ -235,6 +270,8 @@ def _after(pace: Pace, now: Reading, page_size: int) -> Pace:
         period=max(SHORTEST_PERIOD, min(MOST_FIRST_PERIOD, period)),
         thorough=False,
         thorough_due=now.at + THOROUGH_SECONDS if pace.thorough else pace.thorough_due,
+        seen=last.breaks,
+        disturbed=page_size * (now.breaks - last.breaks) > CALM,
         done=now,
     )
 
@@ -271,7 +308,7 @@ def _growth(pace: Pace, now: Reading, page_size: int) -> int:
 
 def _growth_factor(pace: Pace, page_size: int) -> float:
     """Return by how many times the least growth memory has to grow from now on, at rest."""
-    if not pace.grew:
+    if not pace.grew or pace.disturbed:
         return pace.growth
     worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
     return 1.0 if worth >= 1 else min(MOST_GROWTH, 2 * pace.growth)
@@ -279,7 +316,7 @@ def _growth_factor(pace: Pace, page_size: int) -> float:
 
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     """Tell whether memory has changed so much at rest that a burst is worth it."""
-    written = page_size * (now.breaks - pace.scan.breaks) if calm else 0
+    written = page_size * (now.breaks - pace.seen) if calm else 0
     size = max(_growth(pace, now, page_size), written)
     least = max(LEAST_GROWTH, GROWTH_SHARE * now.known)
     if size < _growth_factor(pace, page_size) * least:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ LONGEST_LIFE: Final = 600.0
 LIFE_SECONDS: Final = 30.0
 """In less time what is written to says little of how long merged memory stays so: programs that
 start, and garbage collectors, write much at once."""
+
+SCANS_UNTIL_MERGED: Final = 2.0
+"""Times of a scan that memory which becomes alike waits on the mean: half of one for its first
+look, one for its second, and more where smart scan passes it over."""
 
 
 def value(since: Reading, now: Reading, page_size: int, *, life: float = LONGEST_LIFE) -> float:
@@ -53,6 +58,20 @@ def haste(size: float, sooner: float, cost: float, now: Reading) -> float:
         now: how scarce memory is, and how long newcomers stay.
     """
     return size * min(sooner, now.stay) / _price(now, cost)
+
+
+def best_period(rate: float, cost: float, now: Reading) -> float:
+    """Return the seconds that a scan should take, of scans that go on all the time.
+
+    The longer they take, the longer memory that could be given back is held, and the less CPU time
+    they cost; both together are least at the root of one over the other.
+
+    Args:
+        rate: bytes that become alike in a second, and stay so.
+        cost: CPU seconds of a scan.
+        now: how scarce memory is.
+    """
+    return math.sqrt(_price(now, cost) / (SCANS_UNTIL_MERGED * rate)) if rate else math.inf
 
 
 def _price(now: Reading, cpu: float) -> float:

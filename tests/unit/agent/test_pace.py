@@ -25,7 +25,7 @@ from ksm_operator.agent.pace import (
     pause,
 )
 from ksm_operator.agent.reading import Reading
-from ksm_operator.agent.worth import LONGEST_LIFE, PRICE
+from ksm_operator.agent.worth import PRICE, SCANS_UNTIL_MERGED
 from unit.agent.readings import GIB, PAGE, START, at_rest, grown, later, resume, scanned
 
 
@@ -293,21 +293,39 @@ def test_scans_that_find_nothing_become_rare() -> None:
     assert pace.period == LONGEST_PERIOD
 
 
-def test_scans_that_pay_become_frequent() -> None:
-    """What changes slowly is found at the pace at which that pays."""
+def steadily(rate: float, *, cpu: float, scans: int = 100) -> Pace:
+    """The pace where so many bytes become alike in each second."""
     pace, reading = at_rest()
-    for _ in range(10):
-        reading = scanned(reading, seconds=pace.period, saved=GIB // 8)
+    for _ in range(scans):
+        reading = scanned(reading, seconds=pace.period, cpu=cpu, saved=int(rate * pace.period))
         pace = follow(pace, reading, PAGE)
-    assert pace.period == SHORTEST_PERIOD
+    return pace
 
 
-def test_a_scan_that_is_just_worth_its_price_changes_nothing() -> None:
-    """Twice as often it would find half as much each time."""
+def test_scans_that_pay_become_frequent() -> None:
+    """What changes is found at the pace at which that pays."""
+    assert steadily(GIB // 64, cpu=0.01).period == SHORTEST_PERIOD
+
+
+@pytest.mark.parametrize("cpu", [0.1, 1.0])
+def test_memory_held_for_longer_costs_as_much_as_the_scans(cpu: float) -> None:
+    """More scans would cost more than they give back sooner, and fewer the other way round."""
+    rate = GIB // 512
+    period = steadily(rate, cpu=cpu).period
+    held = SCANS_UNTIL_MERGED * period * rate
+    assert held == pytest.approx(PRICE * cpu / period, rel=0.05)
+
+
+def test_the_pace_follows_what_many_scans_find() -> None:
+    """Smart scan passes over pages, so that one scan finds much and the next one nothing."""
     pace, reading = at_rest()
-    just = int(PRICE / LONGEST_LIFE)
-    after = follow(pace, scanned(reading, saved=just), PAGE)
-    assert after.period == pytest.approx(pace.period, rel=0.01)
+    periods = list[float]()
+    for number in range(60):
+        found = number % 4 == 0
+        reading = scanned(reading, seconds=pace.period, cpu=0.1, saved=GIB // 64 if found else 0)
+        pace = follow(pace, reading, PAGE)
+        periods.append(pace.period)
+    assert max(periods[20:]) < 2 * min(periods[20:])
 
 
 def test_at_rest_some_scans_pass_over_nothing() -> None:
@@ -316,7 +334,7 @@ def test_at_rest_some_scans_pass_over_nothing() -> None:
     scans, thorough = 0, 0
     began = reading.at
     while reading.at < began + 10 * THOROUGH_SECONDS:
-        reading = scanned(reading, seconds=10.0, saved=int(PRICE / LONGEST_LIFE))
+        reading = scanned(reading, seconds=10.0, saved=GIB // 64)
         scans, thorough = scans + 1, thorough + pace.thorough
         pace = follow(pace, reading, PAGE)
     assert thorough == pytest.approx(10, abs=1)

@@ -9,6 +9,7 @@ from ksm_operator.agent.pace import (
     JUDGED_SECONDS,
     LEAST_GROWTH,
     MOST_FIRST_PERIOD,
+    MOVED_SECONDS,
     follow,
 )
 from ksm_operator.agent.reading import Reading
@@ -40,6 +41,58 @@ def test_what_was_merged_and_written_to_is_merged_again_soon() -> None:
     pace = follow(pace, reading := written(reading, GIB // 2), PAGE)
     assert pace.period, "it is still at work"
     assert not follow(pace, later(reading), PAGE).period
+
+
+@pytest.mark.parametrize(("share", "thorough"), [(0.4, False), (0.6, True)])
+def test_where_most_was_moved_nothing_is_passed_over(share: float, *, thorough: bool) -> None:
+    """A collector moves data to where nothing merged before, which smart scan passes over."""
+    pace, reading = at_rest()
+    reading = later(reading, MOVED_SECONDS)
+    pace = follow(pace, reading := written(reading, int(share * GIB)), PAGE)
+    pace = follow(pace, later(reading), PAGE)
+    assert not pace.period
+    assert pace.thorough == thorough
+
+
+def test_garbage_that_merged_does_not_call_for_more_of_it() -> None:
+    """A thorough scan merges garbage too, which is written to at the next small collection."""
+    pace, reading = at_rest()
+    reading = later(reading, MOVED_SECONDS)
+    thorough = 0
+    for _ in range(3):
+        pace = follow(pace, reading := written(reading, 2 * GIB), PAGE)
+        pace = follow(pace, reading := later(reading), PAGE)
+        assert not pace.period
+        thorough += pace.thorough
+        while not pace.period:
+            pace = follow(pace, reading := scanned(reading, seconds=1.0), PAGE)
+        reading = replace(reading, at=resume(pace))
+    assert thorough == 1
+
+
+def test_what_was_written_to_while_a_scan_ended_is_not_forgotten() -> None:
+    """The scan came too early for most of it, and the next one may take minutes."""
+    pace, reading = at_rest()
+    reading = scanned(written(reading, GIB // 2), **grown(-GIB // 2))
+    pace = follow(pace, reading, PAGE)
+    assert pace.period
+    assert not follow(pace, later(reading), PAGE).period
+
+
+def test_a_burst_amid_the_writing_is_followed_by_another() -> None:
+    """Collectors of other programs were at work; what they moved had one look at most."""
+    pace, reading = at_rest()
+    pace = follow(pace, reading := written(reading, GIB // 4), PAGE)
+    pace = follow(pace, reading := later(reading), PAGE)
+    assert not pace.period
+    while not pace.period:
+        # ksmd comes by, and counts it no longer as merged.
+        reading = scanned(written(reading, GIB // 4), seconds=1.0, **grown(-GIB // 4))
+        pace = follow(pace, reading, PAGE)
+    reading = replace(reading, at=resume(pace))
+    pace = follow(pace, reading, PAGE)
+    assert not pace.period
+    assert pace.growth == 1, "it found nothing because it came too early"
 
 
 def test_what_is_written_to_all_the_time_is_left_to_the_next_scan() -> None:
