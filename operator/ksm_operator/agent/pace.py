@@ -264,14 +264,15 @@ def _is_seen(pace: Pace, now: Reading) -> bool:
 def _after(pace: Pace, now: Reading, last: Reading, page_size: int) -> Pace:
     """Return the pace after a burst, whose last scan began with a reading."""
     worth = value(pace.began, now, page_size, life=now.stay)
-    period = pace.cost / FIRST_SHARE if worth >= 1 else MOST_FIRST_PERIOD
+    disturbed = page_size * (now.breaks - last.breaks) > CALM
+    period = pace.cost / FIRST_SHARE if worth >= 1 or disturbed else MOST_FIRST_PERIOD
     return replace(
         pace,
         period=max(SHORTEST_PERIOD, min(MOST_FIRST_PERIOD, period)),
         thorough=False,
         thorough_due=now.at + THOROUGH_SECONDS if pace.thorough else pace.thorough_due,
         seen=last.breaks,
-        disturbed=page_size * (now.breaks - last.breaks) > CALM,
+        disturbed=disturbed,
         done=now,
     )
 
