@@ -3,8 +3,8 @@
 A page merges at the second look at the earliest, because its checksum has to stay as it was. So
 whenever processes were enrolled, memory has grown, or much of what was merged has been written to,
 a burst goes over all memory as fast as the CPU limit lets it, until every page had the looks that
-it needs. Then scans are spread out: how long the next one takes follows what the last one was
-worth, so that the last CPU second spent is about worth its price.
+it needs. Then scans are spread out: how long the next one takes follows what the last few have
+found, so that the last CPU second spent is about worth its price.
 
 Each scan goes over all memory, however little is new. What comes soon after a burst waits for the
 next one, unless it is so much that haste is worth it: two scans in quick succession merge what is
@@ -68,8 +68,8 @@ MOVED_SHARE: Final = 1 / 2
 """Of what is merged now: when more than that was written to, a garbage collector has moved most of
 it to where nothing merged before, which a smart scan passes over."""
 MOVED_SECONDS: Final = 60.0
-"""Between two such bursts: what the first merges of garbage is written to soon, which would call
-for the next one."""
+"""From a thorough scan to such a burst: what the scan merges of garbage is written to soon, which
+would call for the burst."""
 MOST_GROWTH: Final = 8
 """How many times as much it takes at most after growth in which nothing was found."""
 JUDGED_SECONDS: Final = 10.0
@@ -93,9 +93,10 @@ class Pace:
         waiting: whether something new waits for the next burst.
         grew: whether it was memory that changed, and no new process, that the burst began with.
         growth: by how many times the least growth memory had to grow for that.
-        disturbed: whether memory was being written to when the burst ended.
+        disturbed: whether memory was being written to at the moment when the burst ended.
         cost: CPU seconds of a scan, lately.
-        rate: bytes that scans at rest merged in a second, lately, less what was written to.
+        rate: bytes that scans at rest merged in a second, lately, of each scan less what was
+            written to during it.
         anonymous: anonymous memory from which growth counts.
         charged: the same of what the containers are charged for.
         news: of it, what was seen to.
@@ -162,7 +163,7 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
         breaks=now.breaks,
     )
     if not pace.period:
-        return _in_burst(pace, now, page_size)
+        return _in_burst(pace, now, page_size, calm=calm)
     if now.at <= pace.done.at + JUDGED_SECONDS:
         pace = replace(pace, done=replace(pace.done, breaks=now.breaks))
     came = now.news > pace.news
@@ -196,9 +197,9 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
 
 def _was_moved(pace: Pace, now: Reading, page_size: int) -> bool:
     """Tell whether most of what was merged lies elsewhere now, and is worth a thorough burst."""
-    written = page_size * (now.breaks - pace.seen)
+    least = max(_least_growth(now), MOVED_SHARE * now.saved)
     thorough_at = pace.thorough_due - THOROUGH_SECONDS
-    return written > MOVED_SHARE * now.saved and now.at >= thorough_at + MOVED_SECONDS
+    return page_size * (now.breaks - pace.seen) > least and now.at >= thorough_at + MOVED_SECONDS
 
 
 def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
@@ -207,7 +208,11 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
     fresh = now.merged - scan.merged - page_size * (now.breaks - scan.breaks)
     weight = seconds / (seconds + max(RATE_SECONDS, RATE_SCANS * seconds))
     rate = pace.rate + weight * (max(0, fresh) / seconds - pace.rate)
-    cost = pace.cost + weight * (_cost(scan, now) - pace.cost)
+    cost = _cost(scan, now)
+    if pace.thorough:  # it costs several times as much as the next one will
+        cost = pace.cost
+    elif scan.at > pace.done.at:
+        cost = pace.cost + weight * (cost - pace.cost)
     best = best_period(rate, cost, now)
     period = min(MOST_STEP * pace.period, max(pace.period / MOST_STEP, best))
     thorough = now.at >= pace.thorough_due
@@ -224,9 +229,10 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
     )
 
 
-def _in_burst(pace: Pace, now: Reading, page_size: int) -> Pace:
+def _in_burst(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:
     if now.full_scans == pace.scan.full_scans:
-        return _after(pace, now, pace.scan, page_size) if _is_seen(pace, now) else pace
+        seen = _is_seen(pace, now)
+        return _after(pace, now, pace.scan, page_size, calm=calm) if seen else pace
     scan, cost = pace.scan, _cost(pace.scan, now)
     if now.full_scans < pace.ends:
         return replace(pace, scan=now, cost=cost)
@@ -246,7 +252,7 @@ def _in_burst(pace: Pace, now: Reading, page_size: int) -> Pace:
             return replace(pace, tail=False, thorough=old, ends=now.full_scans + sure)
     if now.hurry:
         return replace(pace, ends=now.full_scans + 1)
-    return _after(pace, now, scan, page_size)
+    return _after(pace, now, scan, page_size, calm=calm)
 
 
 def _is_seen(pace: Pace, now: Reading) -> bool:
@@ -261,18 +267,19 @@ def _is_seen(pace: Pace, now: Reading) -> bool:
     return whole and now.cpu - pace.began.cpu >= LOOKS * pace.cost
 
 
-def _after(pace: Pace, now: Reading, last: Reading, page_size: int) -> Pace:
+def _after(pace: Pace, now: Reading, last: Reading, page_size: int, *, calm: bool) -> Pace:
     """Return the pace after a burst, whose last scan began with a reading."""
     worth = value(pace.began, now, page_size, life=now.stay)
-    disturbed = page_size * (now.breaks - last.breaks) > CALM
-    period = pace.cost / FIRST_SHARE if worth >= 1 or disturbed else MOST_FIRST_PERIOD
+    soon = worth >= 1 or not calm
+    period = pace.cost / FIRST_SHARE if soon else MOST_FIRST_PERIOD
     return replace(
         pace,
         period=max(SHORTEST_PERIOD, min(MOST_FIRST_PERIOD, period)),
         thorough=False,
         thorough_due=now.at + THOROUGH_SECONDS if pace.thorough else pace.thorough_due,
         seen=last.breaks,
-        disturbed=disturbed,
+        disturbed=not calm,
+        scan=now,
         done=now,
     )
 
@@ -307,20 +314,24 @@ def _growth(pace: Pace, now: Reading, page_size: int) -> int:
     return grown - page_size * (now.breaks - pace.scan.breaks)
 
 
+def _least_growth(now: Reading) -> float:
+    return max(LEAST_GROWTH, GROWTH_SHARE * now.known)
+
+
 def _growth_factor(pace: Pace, page_size: int) -> float:
     """Return by how many times the least growth memory has to grow from now on, at rest."""
-    if not pace.grew or pace.disturbed:
+    if not pace.grew:
         return pace.growth
-    worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
-    return 1.0 if worth >= 1 else min(MOST_GROWTH, 2 * pace.growth)
+    if value(pace.began, pace.done, page_size, life=pace.done.stay) >= 1:
+        return 1.0
+    return pace.growth if pace.disturbed else min(MOST_GROWTH, 2 * pace.growth)
 
 
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     """Tell whether memory has changed so much at rest that a burst is worth it."""
     written = page_size * (now.breaks - pace.seen) if calm else 0
     size = max(_growth(pace, now, page_size), written)
-    least = max(LEAST_GROWTH, GROWTH_SHARE * now.known)
-    if size < _growth_factor(pace, page_size) * least:
+    if size < _growth_factor(pace, page_size) * _least_growth(now):
         return False
     # At rest it would take two scans as well.
     return haste(size, 2 * pace.period, BURST_SCANS * pace.cost, now) >= 1

@@ -135,7 +135,7 @@ def _visit(
         seen = wait_for_moment(process, candidate, machine.names, proc=proc)
         if seen is None:
             # It cannot be let go without being stopped but by the end of its tracer.
-            raise StillAttached(f"thread {target.tid} {candidate.blocked_in} no more", "Busy")
+            raise StillAttached(f"thread {target.tid} stays where it may not be stopped", "Busy")
         caller.blocked_in = seen.blocked_in
     with alarm.running(), _no_collection(), _ahead_of_others():
         if ours:

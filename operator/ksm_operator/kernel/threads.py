@@ -203,16 +203,17 @@ def wait_for_moment(
         proc: the proc file system.
 
     Returns:
-        The thread as it is now, or as it was where what stopped it hides that; None if the moment
-        did not come.
+        The thread as it is now. Where it is stopped, which hides that, as it was, or with no name
+        for its call if it has gone on since. None if the moment did not come.
     """
     deadline = time.monotonic() + MOMENT_SECONDS
+    as_chosen = True
     running = SAMPLES if candidate.suitability is Suitability.RUNNING else 0
     while True:
         seen = _look(process, candidate.tid, names, proc)
         if isinstance(seen, Unsuitable):
             if seen.reason in STOPPED:
-                return candidate
+                return candidate if as_chosen else replace(candidate, blocked_in="")
             running = 0
         elif seen.suitability is not Suitability.RUNNING:
             return seen
@@ -220,6 +221,7 @@ def wait_for_moment(
             running += 1
             if running >= SAMPLES:
                 return seen
+        as_chosen = False
         if time.monotonic() > deadline:
             return None
         time.sleep(MOMENT_PAUSE_SECONDS)

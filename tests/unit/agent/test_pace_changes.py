@@ -54,6 +54,26 @@ def test_where_most_was_moved_nothing_is_passed_over(share: float, *, thorough: 
     assert pace.thorough == thorough
 
 
+def test_a_page_or_two_written_to_is_no_collection() -> None:
+    """Where hardly anything is merged, that is more than half of it."""
+    pace, reading = at_rest()
+    reading = later(replace(reading, saved=0), MOVED_SECONDS)
+    pace = follow(pace, later(reading, **grown(GIB), breaks=1), PAGE)
+    assert not pace.period
+    assert not pace.thorough
+
+
+def test_what_is_written_to_slowly_disturbs_no_burst() -> None:
+    """A long scan of a large node is never without; only a collector at work says nothing."""
+    pace, reading = at_rest()
+    pace = follow(pace, reading := later(reading, **grown(2 * GIB)), PAGE)
+    while not pace.period:
+        for _ in range(60):
+            pace = follow(pace, reading := later(reading, breaks=CALM // PAGE // 4), PAGE)
+        pace = follow(pace, reading := scanned(reading, seconds=1.0), PAGE)
+    assert not pace.disturbed
+
+
 def test_garbage_that_merged_does_not_call_for_more_of_it() -> None:
     """A thorough scan merges garbage too, which is written to at the next small collection."""
     pace, reading = at_rest()
@@ -87,7 +107,8 @@ def test_a_burst_amid_the_writing_is_followed_by_another() -> None:
     assert not pace.period
     while not pace.period:
         # ksmd comes by, and counts it no longer as merged.
-        reading = scanned(written(reading, GIB // 4), seconds=1.0, **grown(-GIB // 4))
+        gone = {"saved": -GIB // 4, **grown(-GIB // 4)}
+        reading = scanned(written(reading, GIB // 4), seconds=0.0, **gone)
         pace = follow(pace, reading, PAGE)
     assert pace.period < MOST_FIRST_PERIOD, "it found nothing because it came too early"
     reading = replace(reading, at=resume(pace))
