@@ -93,7 +93,6 @@ class Pace:
         waiting: whether something new waits for the next burst.
         grew: whether it was memory that changed, and no new process, that the burst began with.
         growth: by how many times the least growth memory had to grow for that.
-        disturbed: whether memory was being written to at the moment when the burst ended.
         cost: CPU seconds of a scan, lately.
         rate: bytes that scans at rest merged in a second, lately, of each scan less what was
             written to during it.
@@ -115,7 +114,6 @@ class Pace:
     waiting: bool
     grew: bool
     growth: float
-    disturbed: bool
     cost: float
     rate: float
     anonymous: int
@@ -139,7 +137,6 @@ def begin(now: Reading) -> Pace:
         waiting=False,
         grew=False,
         growth=1.0,
-        disturbed=False,
         cost=0.0,
         rate=0.0,
         anonymous=now.anonymous,
@@ -270,6 +267,7 @@ def _is_seen(pace: Pace, now: Reading) -> bool:
 def _after(pace: Pace, now: Reading, last: Reading, page_size: int, *, calm: bool) -> Pace:
     """Return the pace after a burst, whose last scan began with a reading."""
     worth = value(pace.began, now, page_size, life=now.stay)
+    # Amid a garbage collection it says little that nothing was found.
     soon = worth >= 1 or not calm
     period = pace.cost / FIRST_SHARE if soon else MOST_FIRST_PERIOD
     return replace(
@@ -278,7 +276,6 @@ def _after(pace: Pace, now: Reading, last: Reading, page_size: int, *, calm: boo
         thorough=False,
         thorough_due=now.at + THOROUGH_SECONDS if pace.thorough else pace.thorough_due,
         seen=last.breaks,
-        disturbed=not calm,
         scan=now,
         done=now,
     )
@@ -322,9 +319,8 @@ def _growth_factor(pace: Pace, page_size: int) -> float:
     """Return by how many times the least growth memory has to grow from now on, at rest."""
     if not pace.grew:
         return pace.growth
-    if value(pace.began, pace.done, page_size, life=pace.done.stay) >= 1:
-        return 1.0
-    return pace.growth if pace.disturbed else min(MOST_GROWTH, 2 * pace.growth)
+    worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
+    return 1.0 if worth >= 1 else min(MOST_GROWTH, 2 * pace.growth)
 
 
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
