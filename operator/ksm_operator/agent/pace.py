@@ -64,6 +64,9 @@ LEAST_GROWTH: Final = 8 << 20
 GROWTH_SHARE: Final = 1 / 64
 """Bytes, and share of what a scan goes over, by which anonymous memory has to grow, or be written
 to, to be looked at: a burst costs as much as there is to go over, and can give back what is new."""
+LATELY_SECONDS: Final = 10.0
+"""After which little more than a third counts of what was written to: a full garbage collection
+takes less, and what is written to all the time is none even if there is a moment's rest."""
 MOVED_SHARE: Final = 1 / 2
 """Of what is merged now: when more than that was written to, a garbage collector has moved most of
 it to where nothing merged before, which a smart scan passes over."""
@@ -99,8 +102,8 @@ class Pace:
         anonymous: anonymous memory from which growth counts.
         charged: the same of what the containers are charged for.
         news: of it, what was seen to.
-        breaks: as of the last reading.
-        seen: of them, those whose memory has been looked at since.
+        last: the last reading.
+        moved: bytes of merged memory that were written to lately, since the last burst began.
         began: what was measured when the burst began.
         done: and when it was over, with the pages that were written to a while later.
         scan: what was measured when the present scan began.
@@ -119,8 +122,8 @@ class Pace:
     anonymous: int
     charged: int
     news: int
-    breaks: int
-    seen: int
+    last: Reading
+    moved: float
     began: Reading
     done: Reading
     scan: Reading
@@ -142,8 +145,8 @@ def begin(now: Reading) -> Pace:
         anonymous=now.anonymous,
         charged=now.charged,
         news=now.news,
-        breaks=now.breaks,
-        seen=now.breaks,
+        last=now,
+        moved=0.0,
         began=now,
         done=now,
         scan=now,
@@ -152,12 +155,15 @@ def begin(now: Reading) -> Pace:
 
 def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
     """Return the pace from now on."""
-    calm = page_size * (now.breaks - pace.breaks) <= CALM
+    written = page_size * (now.breaks - pace.last.breaks)
+    lasts = math.exp((pace.last.at - now.at) / LATELY_SECONDS)
+    calm = written <= CALM
     pace = replace(
         pace,
         anonymous=min(pace.anonymous, now.anonymous),
         charged=min(pace.charged, now.charged),
-        breaks=now.breaks,
+        last=now,
+        moved=pace.moved * lasts + written,
     )
     if not pace.period:
         return _in_burst(pace, now, page_size, calm=calm)
@@ -181,7 +187,7 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
     tail = not grew and (not pace.waiting or now.at >= pace.thorough_due)
     return replace(
         begin(now),
-        thorough=grew and _was_moved(pace, now, page_size),
+        thorough=grew and _was_collected(pace, now),
         thorough_due=pace.thorough_due,
         tail=tail,
         ends=now.full_scans + BURST_SCANS - (1 if tail else 0),
@@ -192,11 +198,11 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
     )
 
 
-def _was_moved(pace: Pace, now: Reading, page_size: int) -> bool:
+def _was_collected(pace: Pace, now: Reading) -> bool:
     """Tell whether most of what was merged lies elsewhere now, and is worth a thorough burst."""
     least = max(_least_growth(now), MOVED_SHARE * now.saved)
     thorough_at = pace.thorough_due - THOROUGH_SECONDS
-    return page_size * (now.breaks - pace.seen) > least and now.at >= thorough_at + MOVED_SECONDS
+    return pace.moved > least and now.at >= thorough_at + MOVED_SECONDS
 
 
 def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
@@ -217,8 +223,6 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
         pace,
         period=min(LONGEST_PERIOD, max(SHORTEST_PERIOD, period)),
         scan=now,
-        # What was written to during a scan has had one look at most.
-        seen=scan.breaks,
         thorough=thorough,
         thorough_due=now.at + THOROUGH_SECONDS if thorough else pace.thorough_due,
         cost=cost,
@@ -228,8 +232,7 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
 
 def _in_burst(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:
     if now.full_scans == pace.scan.full_scans:
-        seen = _is_seen(pace, now)
-        return _after(pace, now, pace.scan, page_size, calm=calm) if seen else pace
+        return _after(pace, now, page_size, calm=calm) if _is_seen(pace, now) else pace
     scan, cost = pace.scan, _cost(pace.scan, now)
     if now.full_scans < pace.ends:
         return replace(pace, scan=now, cost=cost)
@@ -249,7 +252,7 @@ def _in_burst(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:
             return replace(pace, tail=False, thorough=old, ends=now.full_scans + sure)
     if now.hurry:
         return replace(pace, ends=now.full_scans + 1)
-    return _after(pace, now, scan, page_size, calm=calm)
+    return _after(pace, now, page_size, calm=calm)
 
 
 def _is_seen(pace: Pace, now: Reading) -> bool:
@@ -264,8 +267,8 @@ def _is_seen(pace: Pace, now: Reading) -> bool:
     return whole and now.cpu - pace.began.cpu >= LOOKS * pace.cost
 
 
-def _after(pace: Pace, now: Reading, last: Reading, page_size: int, *, calm: bool) -> Pace:
-    """Return the pace after a burst, whose last scan began with a reading."""
+def _after(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:
+    """Return the pace after a burst."""
     worth = value(pace.began, now, page_size, life=now.stay)
     # Amid a garbage collection it says little that nothing was found.
     soon = worth >= 1 or not calm
@@ -275,7 +278,6 @@ def _after(pace: Pace, now: Reading, last: Reading, page_size: int, *, calm: boo
         period=max(SHORTEST_PERIOD, min(MOST_FIRST_PERIOD, period)),
         thorough=False,
         thorough_due=now.at + THOROUGH_SECONDS if pace.thorough else pace.thorough_due,
-        seen=last.breaks,
         scan=now,
         done=now,
     )
@@ -325,8 +327,7 @@ def _growth_factor(pace: Pace, page_size: int) -> float:
 
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     """Tell whether memory has changed so much at rest that a burst is worth it."""
-    written = page_size * (now.breaks - pace.seen) if calm else 0
-    size = max(_growth(pace, now, page_size), written)
+    size = max(_growth(pace, now, page_size), pace.moved if calm else 0)
     if size < _growth_factor(pace, page_size) * _least_growth(now):
         return False
     # At rest it would take two scans as well.

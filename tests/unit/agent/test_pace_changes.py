@@ -9,6 +9,7 @@ from ksm_operator.agent.pace import (
     JUDGED_SECONDS,
     LEAST_GROWTH,
     MOST_FIRST_PERIOD,
+    MOST_GROWTH,
     MOVED_SECONDS,
     follow,
 )
@@ -73,6 +74,18 @@ def test_what_is_written_to_slowly_disturbs_no_burst() -> None:
             pace = follow(pace, reading := later(reading, **slowly), PAGE)
         pace = follow(pace, reading := scanned(reading, seconds=1.0), PAGE)
     assert pace.period == MOST_FIRST_PERIOD
+
+
+def test_a_moments_rest_in_steady_writing_is_no_collection() -> None:
+    """Caches are written to all the time, and what merges of them now will not be for long."""
+    pace, reading = quiet()
+    pace = replace(pace, growth=MOST_GROWTH)
+    for _ in range(100):
+        pace = follow(pace, reading := written(reading, 2 * CALM), PAGE)
+        pace = follow(pace, reading := later(reading), PAGE)
+        assert pace.period
+    pace = follow(pace, reading := written(reading, MOST_GROWTH * LEAST_GROWTH), PAGE)
+    assert not follow(pace, later(reading), PAGE).period
 
 
 def test_garbage_that_merged_does_not_call_for_more_of_it() -> None:
