@@ -54,8 +54,9 @@ LONGEST_PERIOD: Final = 960.0
 """Seconds that a scan may take outside of bursts."""
 FIRST_SHARE: Final = 0.02
 MOST_FIRST_PERIOD: Final = 60.0
-"""The first scan after a burst that paid takes so long that it costs this share of a CPU, but no
-longer: a program that was started just now fills its memory in the next minute."""
+"""The first scan after a burst that paid, or that a garbage collector disturbed, takes so long that
+it costs this share of a CPU, but no longer than that: a program that was started just now fills its
+memory in the next minute. After any other burst it takes as long as that."""
 THOROUGH_SECONDS: Final = 300.0
 """Between two scans that pass over nothing, while scans that do pass over old pages take less."""
 OLD_SHARE: Final = 1 / 8
@@ -211,11 +212,7 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
     fresh = now.merged - scan.merged - page_size * (now.breaks - scan.breaks)
     weight = seconds / (seconds + max(RATE_SECONDS, RATE_SCANS * seconds))
     rate = pace.rate + weight * (max(0, fresh) / seconds - pace.rate)
-    cost = _cost(scan, now)
-    if pace.thorough:  # it costs several times as much as the next one will
-        cost = pace.cost
-    elif scan.at > pace.done.at:
-        cost = pace.cost + weight * (cost - pace.cost)
+    cost = _cost_at_rest(pace, now, weight)
     best = best_period(rate, cost, now)
     period = min(MOST_STEP * pace.period, max(pace.period / MOST_STEP, best))
     thorough = now.at >= pace.thorough_due
@@ -228,6 +225,18 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
         cost=cost,
         rate=rate,
     )
+
+
+def _cost_at_rest(pace: Pace, now: Reading, weight: float) -> float:
+    """Return the CPU seconds that the next scan is likely to take, after one that weighs so much.
+
+    Scans of a burst and thorough ones take several times as much, so they are left out.
+    """
+    if pace.thorough:
+        return pace.cost
+    cost = _cost(pace.scan, now)
+    is_first = pace.scan.at == pace.done.at
+    return cost if is_first else pace.cost + weight * (cost - pace.cost)
 
 
 def _in_burst(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:

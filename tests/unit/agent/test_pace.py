@@ -316,6 +316,15 @@ def test_memory_held_for_longer_costs_as_much_as_the_scans(cpu: float) -> None:
     assert held == pytest.approx(PRICE * cpu / period, rel=0.05)
 
 
+def test_what_a_scan_costs_is_told_by_those_of_its_kind() -> None:
+    """After a burst scans take a fifth of the CPU, and a thorough one is followed by such again."""
+    pace, reading = at_rest(cpu=1.0)
+    pace = follow(pace, reading := scanned(reading, cpu=0.1), PAGE)
+    assert pace.cost == pytest.approx(0.1)
+    after = follow(replace(pace, thorough=True), scanned(reading, cpu=1.0), PAGE)
+    assert after.cost == pace.cost
+
+
 def test_the_pace_follows_what_many_scans_find() -> None:
     """Smart scan passes over pages, so that one scan finds much and the next one nothing."""
     pace, reading = at_rest()
