@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from kernel.conftest import Cgroup, Holders, Start, Target, wait_until
 from kernel.test_release import merge, merged
 from ksm_operator.kernel import (
+    Process,
     ProcessGone,
     Tracer,
     enrol,
@@ -206,3 +209,27 @@ while not select.select([sys.stdin], [], [], 0)[0]:
                 family.append(find_process(int(pid)))
         survey_payers(family, every=1)
     assert target.popen.poll() is None
+
+
+def test_it_holds_the_ranges_of_one_process_at_a_time(start: Start) -> None:
+    """Python keeps for good what a survey of a node's thousands of processes took at its height."""
+    code = """
+import mmap, sys
+rights = mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
+kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+areas = [mmap.mmap(-1, mmap.PAGESIZE, flags=kind, prot=rights[i % 2]) for i in range(3000)]
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    processes = [start(code=code).process for _ in range(12)]
+    assert height(processes) < 2 * height(processes[:1])
+
+
+def height(processes: Sequence[Process]) -> int:
+    """How many bytes a survey takes at its height."""
+    tracemalloc.start()
+    try:
+        survey_payers(processes, every=1)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -28,7 +28,7 @@ from ksm_operator.kernel.frames import (
     sample,
 )
 from ksm_operator.kernel.headroom import path_up
-from ksm_operator.kernel.ksm_stat import read_ksm_stat
+from ksm_operator.kernel.ksm_stat import read_merging_pages
 from ksm_operator.kernel.maps import private, read_maps
 from ksm_operator.kernel.merged_pages import MergedPages
 from ksm_operator.kernel.procfs import PROC, Process, open_memory_file, page_size
@@ -38,7 +38,7 @@ from ksm_operator.kernel.smaps import read_vmas
 from ksm_operator.kernel.steps import run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable, Sequence
+    from collections.abc import Collection, Generator, Iterable
     from pathlib import Path
 
     from ksm_operator.kernel.cgroupfs import Hierarchy
@@ -73,33 +73,36 @@ def survey_steps(
 ) -> Generator[None, None, Survey]:
     """The same as `survey_payers`, in small steps: its caller may do other things in between."""
     began = time.monotonic()
-    ranges: dict[Process, tuple[Sequence[Range], int]] = {}
+    counted: dict[Process, int] = {}
     gone = set()
     with ExitStack() as files:
         flags = PageFlags(files, proc)
         for process in processes:
             try:
-                ranges[process] = _ranges(process, flags, proc)
+                counted[process] = read_merging_pages(process, proc=proc) or 0
             except ProcessGone:
                 gone.add(process)
             yield
         if every is None:
-            every = sampling_step(sum(pages for _, pages in ranges.values()))
+            every = sampling_step(sum(counted.values()))
         found: dict[Process, array[int]] = {}
-        scanned = 0
-        for process, (where, _) in ranges.items():
+        scanned = told = 0
+        for process, pages in counted.items():
             try:
+                # Of one process after the other: the ranges of thousands would be 10 MiB.
+                where, merged = _ranges(process, pages, flags, proc)
                 found[process], read = yield from _collect(process, where, flags, every, proc)
-                scanned += read
             except ProcessGone:
                 gone.add(process)
+            else:
+                scanned += read
+                told += merged
             yield
         distinct = _distinct(found.values())
         payers = read_words(open_node_file("kpagecgroup", files, proc), distinct)
         counts = read_words(open_node_file("kpagecount", files, proc), distinct)
     shared = group_pages(found, payers, counts)
     looked_at = sum(len(frames) for frames in found.values())
-    told = sum(ranges[process][1] for process in found)
     return Survey(
         shared=tuple(shared),
         every=every,
@@ -188,10 +191,8 @@ def cgroup_names(hierarchy: Hierarchy) -> dict[int, str]:
     return names
 
 
-def _ranges(process: Process, flags: PageFlags, proc: Path) -> tuple[Sequence[Range], int]:
-    """Where merged pages of a process may be, and how many the kernel counts."""
-    stat = read_ksm_stat(process, proc=proc)
-    pages = stat.merging_pages or 0
+def _ranges(process: Process, pages: int, flags: PageFlags, proc: Path) -> tuple[list[Range], int]:
+    """Where merged pages of a process may be, and how many the kernel counts; `pages` in all."""
     if flags.mark.is_sure:
         # A child that was forked has merged pages which its counters do not know.
         mappings = private(read_maps(process, proc=proc))
