@@ -68,6 +68,8 @@ to, to be looked at: a burst costs as much as there is to go over, and can give 
 LATELY_SECONDS: Final = 10.0
 """After which little more than a third counts of what was written to: a full garbage collection
 takes less, and what is written to all the time is none even if there is a moment's rest."""
+USUAL_SECONDS: Final = 30.0
+"""Over which is averaged what is written to all the time, which a collection stands out from."""
 MOVED_SHARE: Final = 1 / 2
 """Of what is merged now: when more than that was written to, a garbage collector has moved most of
 it to where nothing merged before, which a smart scan passes over."""
@@ -105,6 +107,7 @@ class Pace:
         news: of it, what was seen to.
         last: the last reading.
         moved: bytes of merged memory that were written to lately, since the last burst began.
+        usual: bytes of merged memory that are written to in a second, on the mean.
         began: what was measured when the burst began.
         done: and when it was over, with the pages that were written to a while later.
         scan: what was measured when the present scan began.
@@ -125,6 +128,7 @@ class Pace:
     news: int
     last: Reading
     moved: float
+    usual: float
     began: Reading
     done: Reading
     scan: Reading
@@ -148,6 +152,7 @@ def begin(now: Reading) -> Pace:
         news=now.news,
         last=now,
         moved=0.0,
+        usual=0.0,
         began=now,
         done=now,
         scan=now,
@@ -157,7 +162,8 @@ def begin(now: Reading) -> Pace:
 def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
     """Return the pace from now on."""
     written = page_size * (now.breaks - pace.last.breaks)
-    lasts = math.exp((pace.last.at - now.at) / LATELY_SECONDS)
+    seconds = now.at - pace.last.at
+    lasts, usually = (math.exp(-seconds / one) for one in (LATELY_SECONDS, USUAL_SECONDS))
     calm = written <= CALM
     pace = replace(
         pace,
@@ -165,6 +171,7 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
         charged=min(pace.charged, now.charged),
         last=now,
         moved=pace.moved * lasts + written,
+        usual=pace.usual * usually + written / USUAL_SECONDS,
     )
     if not pace.period:
         return _in_burst(pace, now, page_size, calm=calm)
@@ -196,6 +203,7 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
         growth=_growth_factor(pace, page_size),
         cost=pace.cost,
         rate=pace.rate,
+        usual=pace.usual,
     )
 
 
@@ -336,7 +344,8 @@ def _growth_factor(pace: Pace, page_size: int) -> float:
 
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     """Tell whether memory has changed so much at rest that a burst is worth it."""
-    size = max(_growth(pace, now, page_size), pace.moved if calm else 0)
+    moved = pace.moved - LATELY_SECONDS * pace.usual if calm else 0
+    size = max(_growth(pace, now, page_size), moved)
     if size < _growth_factor(pace, page_size) * _least_growth(now):
         return False
     # At rest it would take two scans as well.

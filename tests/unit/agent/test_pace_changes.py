@@ -9,8 +9,8 @@ from ksm_operator.agent.pace import (
     JUDGED_SECONDS,
     LEAST_GROWTH,
     MOST_FIRST_PERIOD,
-    MOST_GROWTH,
     MOVED_SECONDS,
+    USUAL_SECONDS,
     follow,
 )
 from ksm_operator.agent.reading import Reading
@@ -79,12 +79,22 @@ def test_what_is_written_to_slowly_disturbs_no_burst() -> None:
 def test_a_moments_rest_in_steady_writing_is_no_collection() -> None:
     """Caches are written to all the time, and what merges of them now will not be for long."""
     pace, reading = quiet()
-    pace = replace(pace, growth=MOST_GROWTH)
+    pace = replace(pace, usual=CALM)
     for _ in range(100):
         pace = follow(pace, reading := written(reading, 2 * CALM), PAGE)
         pace = follow(pace, reading := later(reading), PAGE)
         assert pace.period
-    pace = follow(pace, reading := written(reading, MOST_GROWTH * LEAST_GROWTH), PAGE)
+    pace = follow(pace, reading := written(reading, 4 * LEAST_GROWTH), PAGE)
+    assert not follow(pace, later(reading), PAGE).period, "it stands out"
+
+
+def test_what_was_written_to_all_the_time_is_forgotten() -> None:
+    """A cache that is full, or a program that ended, does not hide a collection hours later."""
+    pace, reading = quiet()
+    pace = replace(pace, usual=4 * LEAST_GROWTH)
+    for _ in range(10 * int(USUAL_SECONDS)):
+        pace = follow(pace, reading := later(reading), PAGE)
+    pace = follow(pace, reading := written(reading, 2 * LEAST_GROWTH), PAGE)
     assert not follow(pace, later(reading), PAGE).period
 
 
