@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 YOUNG_SECONDS: Final = 60.0
 """A container that is older tells nothing of what comes new: most of a node's stay, some of them
 (jobs, tests, whatever crashes) come and go all the time."""
-HALF_LIFE: Final = 300.0
-"""Seconds after which what was seen counts half."""
+REMEMBERED: Final = 10
+"""After so many new ones, what was seen before counts half: what starts with a node, or with a
+rollout, stays, and tells nothing of the jobs and tests that come from then on."""
 
 
 class Lives:
@@ -31,9 +32,6 @@ class Lives:
             containers: all that are there now, by any name that is not used again.
         """
         passed, self._at = at - self._at if self._since else 0.0, at
-        forgotten = 0.5 ** (passed / HALF_LIFE)
-        self._lived *= forgotten
-        self._ends *= forgotten
         there = set(containers)
         for name, since in list(self._since.items()):
             if at - since <= YOUNG_SECONDS:
@@ -41,8 +39,11 @@ class Lives:
             if name not in there:
                 self._ends += at - since <= YOUNG_SECONDS
                 del self._since[name]
-        for name in there - self._since.keys():
-            self._since[name] = at
+        new = there - self._since.keys()
+        self._since.update(dict.fromkeys(new, at))
+        forgotten = 0.5 ** (len(new) / REMEMBERED)
+        self._lived *= forgotten
+        self._ends *= forgotten
 
     def expected(self) -> float:
         """Return the seconds that a new one is likely to stay; infinite while none has ended.

@@ -309,7 +309,8 @@ def pause(pace: Pace, page_size: int) -> float:
         return LEAST_PAUSE * took
     # Twice as often, each burst would find half as much.
     worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
-    share = min(MOST_SHARE, max(LEAST_SHARE, FAIR_SHARE * math.sqrt(max(0.0, worth))))
+    share = FAIR_SHARE * (math.sqrt(worth) if worth >= 1 else worth)
+    share = min(MOST_SHARE, max(LEAST_SHARE, share))
     return max(LEAST_PAUSE * took, min(LONGEST_PAUSE, took * (1 / share - 1)))
 
 

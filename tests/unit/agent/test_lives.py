@@ -34,6 +34,17 @@ def test_those_who_stay_for_long_say_nothing_of_those_who_come() -> None:
     assert lives.expected() < 60
 
 
+def test_what_starts_with_a_node_says_little_of_what_comes_later() -> None:
+    """Services that stay start together; then jobs of twenty seconds come, two at a time."""
+    lives, services = Lives(), [f"service-{number}" for number in range(13)]
+    for second in range(121):
+        jobs = [f"job-{number}-{(second + 10 * number) // 20}" for number in range(6)]
+        lives.follow(float(second), [*services, *jobs])
+        if second == YOUNG_SECONDS:
+            early = lives.expected()
+    assert lives.expected() < 30 < early
+
+
 def test_what_was_once_is_forgotten() -> None:
     """A roll-out has every container replaced, and then the node is at peace again."""
     lives = Lives()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ksm_operator.agent.pace import (
     BURST_SCANS,
+    FAIR_SHARE,
     JUDGED_SECONDS,
     LEAST_GROWTH,
     LEAST_PAUSE,
@@ -159,6 +160,18 @@ def test_newcomers_that_are_not_worth_it_are_looked_at_more_rarely() -> None:
     assert share(nothing) == pytest.approx(LEAST_SHARE)
     much, _ = came_and_waited(pace, reading, saved=GIB // 8)
     assert share(much) == pytest.approx(MOST_SHARE)
+
+
+@pytest.mark.parametrize(("worth", "times"), [(1 / 2, 1 / 2), (2, 2**0.5)])
+def test_a_burst_below_its_price_makes_the_next_one_wait_longer(worth: float, times: float) -> None:
+    """By more than where it pays: twice as often, it would lose twice as much."""
+    pace, reading = at_rest()
+    cpu, stay = 1.0, 20.0
+    priced = PRICE * cpu / stay
+    fair, _ = came_and_waited(pace, replace(reading, stay=stay), saved=priced, cpu=cpu)
+    other, _ = came_and_waited(pace, replace(reading, stay=stay), saved=worth * priced, cpu=cpu)
+    assert share(fair) == pytest.approx(FAIR_SHARE)
+    assert share(other) == pytest.approx(times * FAIR_SHARE)
 
 
 def test_what_a_burst_was_worth_shows_a_while_later() -> None:
