@@ -11,8 +11,10 @@ YOUNG_SECONDS: Final = 60.0
 """A container that is older tells nothing of what comes new: most of a node's stay, some of them
 (jobs, tests, whatever crashes) come and go all the time."""
 REMEMBERED: Final = 10
-"""After so many new ones, what was seen before counts half: what starts with a node, or with a
-rollout, stays, and tells nothing of the jobs and tests that come from then on."""
+"""After so many new ones, or so many more at once, what was seen before counts half: what starts
+with a node, or with a rollout, stays, and tells nothing of the jobs that come from then on."""
+HALF_LIFE: Final = 3600.0
+"""Seconds after which it counts half if nobody comes."""
 
 
 class Lives:
@@ -41,7 +43,7 @@ class Lives:
                 del self._since[name]
         new = there - self._since.keys()
         self._since.update(dict.fromkeys(new, at))
-        forgotten = 0.5 ** (len(new) / REMEMBERED)
+        forgotten = 0.5 ** (min(1.0, len(new) / REMEMBERED) + passed / HALF_LIFE)
         self._lived *= forgotten
         self._ends *= forgotten
 

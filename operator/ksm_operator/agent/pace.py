@@ -67,8 +67,8 @@ GROWTH_SHARE: Final = 1 / 64
 to, to be looked at: a burst costs as much as there is to go over, and can give back what is new."""
 LATELY_SECONDS: Final = 10.0
 """After which little more than a third counts of what was written to: a full garbage collection
-takes less, and what is written to all the time is none even if there is a moment's rest."""
-USUAL_SECONDS: Final = 30.0
+takes less."""
+USUAL_SECONDS: Final = 15.0
 """Over which is averaged what is written to all the time, which a collection stands out from."""
 MOVED_SHARE: Final = 1 / 2
 """Of what is merged now: when more than that was written to, a garbage collector has moved most of
@@ -81,8 +81,8 @@ MOST_GROWTH: Final = 8
 JUDGED_SECONDS: Final = 10.0
 """After a burst, until it shows what of its work was undone at once."""
 CALM: Final = LEAST_GROWTH // 4
-"""Bytes: while more than this is written to from one reading to the next it is too early to look,
-because a garbage collector is at work."""
+"""Bytes a second: while more than this is written to beyond what usually is, it is too early to
+look, because a garbage collector is at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,9 @@ class Pace:
         charged: the same of what the containers are charged for.
         news: of it, what was seen to.
         last: the last reading.
-        moved: bytes of merged memory that were written to lately, since the last burst began.
-        usual: bytes of merged memory that are written to in a second, on the mean.
+        lately: bytes of merged memory that were written to in a second, on the mean of the last
+            seconds; none before the last burst.
+        usual: the same over a longer time, in which a garbage collection counts for little.
         began: what was measured when the burst began.
         done: and when it was over, with the pages that were written to a while later.
         scan: what was measured when the present scan began.
@@ -127,7 +128,7 @@ class Pace:
     charged: int
     news: int
     last: Reading
-    moved: float
+    lately: float
     usual: float
     began: Reading
     done: Reading
@@ -151,7 +152,7 @@ def begin(now: Reading) -> Pace:
         charged=now.charged,
         news=now.news,
         last=now,
-        moved=0.0,
+        lately=0.0,
         usual=0.0,
         began=now,
         done=now,
@@ -161,17 +162,16 @@ def begin(now: Reading) -> Pace:
 
 def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
     """Return the pace from now on."""
-    written = page_size * (now.breaks - pace.last.breaks)
-    seconds = now.at - pace.last.at
-    lasts, usually = (math.exp(-seconds / one) for one in (LATELY_SECONDS, USUAL_SECONDS))
-    calm = written <= CALM
+    seconds = max(now.at - pace.last.at, 1e-6)
+    rate = page_size * (now.breaks - pace.last.breaks) / seconds
+    calm = rate <= CALM + pace.usual
     pace = replace(
         pace,
         anonymous=min(pace.anonymous, now.anonymous),
         charged=min(pace.charged, now.charged),
         last=now,
-        moved=pace.moved * lasts + written,
-        usual=pace.usual * usually + written / USUAL_SECONDS,
+        lately=_mean(pace.lately, rate, seconds, LATELY_SECONDS),
+        usual=_mean(pace.usual, min(rate, CALM + 2 * pace.usual), seconds, USUAL_SECONDS),
     )
     if not pace.period:
         return _in_burst(pace, now, page_size, calm=calm)
@@ -185,7 +185,7 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
         # Scans before that burst would be of little use to what is new.
         return replace(pace, waiting=True, thorough=False, period=LONGEST_PERIOD)
     if pace.waiting:  # what was new has gone
-        return replace(pace, waiting=False, period=MOST_FIRST_PERIOD, scan=now)
+        return replace(pace, waiting=False, period=MOST_FIRST_PERIOD)
     return pace if now.full_scans == pace.scan.full_scans else _paid(pace, now, page_size)
 
 
@@ -211,7 +211,7 @@ def _was_collected(pace: Pace, now: Reading) -> bool:
     """Tell whether most of what was merged lies elsewhere now, and is worth a thorough burst."""
     least = max(_least_growth(now), MOVED_SHARE * now.saved)
     thorough_at = pace.thorough_due - THOROUGH_SECONDS
-    return pace.moved > least and now.at >= thorough_at + MOVED_SECONDS
+    return _stood_out(pace, now) > least and now.at >= thorough_at + MOVED_SECONDS
 
 
 def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
@@ -307,7 +307,8 @@ def pause(pace: Pace, page_size: int) -> float:
         # How much has to change is what limits the first; the next burst passes over most of what
         # the second looked at, and takes a part of the time.
         return LEAST_PAUSE * took
-    # Twice as often, each burst would find half as much.
+    # Twice as often, each burst would find half as much; one that loses is due to see whether it
+    # still does.
     worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
     share = FAIR_SHARE * (math.sqrt(worth) if worth >= 1 else worth)
     share = min(MOST_SHARE, max(LEAST_SHARE, share))
@@ -331,6 +332,17 @@ def _growth(pace: Pace, now: Reading, page_size: int) -> int:
     return grown - page_size * (now.breaks - pace.scan.breaks)
 
 
+def _mean(before: float, rate: float, seconds: float, over: float) -> float:
+    """Return a mean of a rate in which what is longer ago than `over` seconds counts for little."""
+    return rate + (before - rate) * math.exp(-seconds / over)
+
+
+def _stood_out(pace: Pace, now: Reading) -> float:
+    """Return the bytes that were written to lately beyond those that usually are."""
+    since_burst = 1 - math.exp((pace.began.at - now.at) / LATELY_SECONDS)
+    return LATELY_SECONDS * (pace.lately - since_burst * pace.usual)
+
+
 def _least_growth(now: Reading) -> float:
     return max(LEAST_GROWTH, GROWTH_SHARE * now.known)
 
@@ -345,8 +357,7 @@ def _growth_factor(pace: Pace, page_size: int) -> float:
 
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     """Tell whether memory has changed so much at rest that a burst is worth it."""
-    moved = pace.moved - LATELY_SECONDS * pace.usual if calm else 0
-    size = max(_growth(pace, now, page_size), moved)
+    size = max(_growth(pace, now, page_size), _stood_out(pace, now) if calm else 0)
     if size < _growth_factor(pace, page_size) * _least_growth(now):
         return False
     # At rest it would take two scans as well.

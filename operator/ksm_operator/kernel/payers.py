@@ -91,6 +91,7 @@ def survey_steps(
             try:
                 # Of one process after the other: the ranges of thousands would be 10 MiB.
                 where, merged = _ranges(process, pages, flags, proc)
+                yield
                 found[process], read = yield from _collect(process, where, flags, every, proc)
             except ProcessGone:
                 gone.add(process)
@@ -192,7 +193,10 @@ def cgroup_names(hierarchy: Hierarchy) -> dict[int, str]:
 
 
 def _ranges(process: Process, pages: int, flags: PageFlags, proc: Path) -> tuple[list[Range], int]:
-    """Where merged pages of a process may be, and how many the kernel counts; `pages` in all."""
+    """Where merged pages of a process may be, and how many the kernel counts there.
+
+    `pages` is what the process's own counter has: for kernels that do not count by range.
+    """
     if flags.mark.is_sure:
         # A child that was forked has merged pages which its counters do not know.
         mappings = private(read_maps(process, proc=proc))

@@ -51,7 +51,8 @@ def at_rest(reading: Reading = START, *, cpu: float = 1.0) -> tuple[Pace, Readin
     while not pace.period:
         reading = scanned(reading, cpu=cpu)
         pace = follow(pace, reading, PAGE)
-    return pace, replace(reading, at=resume(pace) + JUDGED_SECONDS)
+    reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
+    return follow(pace, reading, PAGE), reading
 
 
 def quiet() -> tuple[Pace, Reading]:

@@ -163,8 +163,10 @@ def test_newcomers_that_are_not_worth_it_are_looked_at_more_rarely() -> None:
 
 
 @pytest.mark.parametrize(("worth", "times"), [(1 / 2, 1 / 2), (2, 2**0.5)])
-def test_a_burst_below_its_price_makes_the_next_one_wait_longer(worth: float, times: float) -> None:
-    """By more than where it pays: twice as often, it would lose twice as much."""
+def test_how_long_the_next_burst_waits_follows_what_the_last_was_worth(
+    worth: float, times: float
+) -> None:
+    """Below its price faster than above: it is a loss then, and due to see whether it still is."""
     pace, reading = at_rest()
     cpu, stay = 1.0, 20.0
     priced = PRICE * cpu / stay

@@ -7,10 +7,12 @@ import pytest
 from ksm_operator.agent.pace import (
     CALM,
     JUDGED_SECONDS,
+    LATELY_SECONDS,
     LEAST_GROWTH,
     MOST_FIRST_PERIOD,
     MOVED_SECONDS,
     USUAL_SECONDS,
+    Pace,
     follow,
 )
 from ksm_operator.agent.reading import Reading
@@ -48,7 +50,7 @@ def test_what_was_merged_and_written_to_is_merged_again_soon() -> None:
 def test_where_most_was_moved_nothing_is_passed_over(share: float, *, thorough: bool) -> None:
     """A collector moves data to where nothing merged before, which smart scan passes over."""
     pace, reading = at_rest()
-    reading = later(reading, MOVED_SECONDS)
+    pace = follow(pace, reading := later(reading, MOVED_SECONDS), PAGE)
     pace = follow(pace, reading := written(reading, int(share * GIB)), PAGE)
     pace = follow(pace, later(reading), PAGE)
     assert not pace.period
@@ -78,23 +80,63 @@ def test_what_is_written_to_slowly_disturbs_no_burst() -> None:
 
 def test_a_moments_rest_in_steady_writing_is_no_collection() -> None:
     """Caches are written to all the time, and what merges of them now will not be for long."""
-    pace, reading = quiet()
-    pace = replace(pace, usual=CALM)
+    pace, reading = usually_written(2 * CALM)
     for _ in range(100):
-        pace = follow(pace, reading := written(reading, 2 * CALM), PAGE)
+        pace = follow(pace, reading := written(reading, 4 * CALM), PAGE)
         pace = follow(pace, reading := later(reading), PAGE)
         assert pace.period
+
+
+def test_a_collection_stands_out_from_steady_writing() -> None:
+    """Whether or not that rests for a moment."""
+    pace, reading = usually_written(4 * CALM)
     pace = follow(pace, reading := written(reading, 4 * LEAST_GROWTH), PAGE)
-    assert not follow(pace, later(reading), PAGE).period, "it stands out"
+    assert pace.period, "it is still at work"
+    assert not follow(pace, written(reading, 4 * CALM), PAGE).period
+
+
+def test_steady_writing_is_as_usual_after_a_burst_as_before() -> None:
+    """A burst forgets what was written to before it, but not how much usually is."""
+    pace, reading = usually_written(4 * CALM)
+    pace = follow(pace, reading := written(reading, 4 * CALM), PAGE)
+    pace = follow(pace, reading := later(reading, news=1), PAGE)
+    assert not pace.period
+    while not pace.period:
+        steadily = {"cpu": 0.001, "breaks": 4 * CALM // PAGE}
+        pace = follow(pace, reading := scanned(reading, seconds=1.0, **steadily), PAGE)
+    for _ in range(int(LATELY_SECONDS)):
+        pace = follow(pace, reading := written(reading, 4 * CALM), PAGE)
+        assert pace.period
+    pace = follow(pace, reading := written(reading, 4 * CALM + 2 * LEAST_GROWTH), PAGE)
+    assert not follow(pace, written(reading, 4 * CALM), PAGE).period
+
+
+def test_steady_writing_beside_growth_is_no_collection() -> None:
+    """However little is merged beside it, and so however much of that was written to."""
+    pace, reading = usually_written(4 * CALM)
+    minute = {"breaks": MOVED_SECONDS * 4 * CALM // PAGE}
+    reading = later(replace(reading, saved=8 * CALM), MOVED_SECONDS, **minute)
+    pace = follow(pace, reading, PAGE)
+    pace = follow(pace, later(written(reading, 0), **grown(GIB)), PAGE)
+    assert not pace.period
+    assert not pace.thorough
+
+
+def usually_written(rate: int) -> tuple[Pace, Reading]:
+    """At rest, after so many bytes were written to in each second of some minutes."""
+    pace, reading = quiet()
+    pace = replace(pace, growth=2**20)
+    for _ in range(20 * int(USUAL_SECONDS)):
+        pace = follow(pace, reading := written(reading, rate), PAGE)
+    return replace(pace, growth=1.0), reading
 
 
 def test_what_was_written_to_all_the_time_is_forgotten() -> None:
     """A cache that is full, or a program that ended, does not hide a collection hours later."""
-    pace, reading = quiet()
-    pace = replace(pace, usual=4 * LEAST_GROWTH)
+    pace, reading = usually_written(4 * CALM)
     for _ in range(10 * int(USUAL_SECONDS)):
         pace = follow(pace, reading := later(reading), PAGE)
-    pace = follow(pace, reading := written(reading, 2 * LEAST_GROWTH), PAGE)
+    pace = follow(pace, reading := written(reading, LEAST_GROWTH + 2 * CALM), PAGE)
     assert not follow(pace, later(reading), PAGE).period
 
 
@@ -112,6 +154,20 @@ def test_garbage_that_merged_does_not_call_for_more_of_it() -> None:
             pace = follow(pace, reading := scanned(reading, seconds=1.0), PAGE)
         reading = replace(reading, at=resume(pace))
     assert thorough == 1
+
+
+def test_a_collection_is_not_taken_for_what_is_usual() -> None:
+    """It is all the writing there was, and must not hide itself, or the next one."""
+    pace, reading = at_rest()
+    for _ in range(3):
+        pace = follow(pace, reading := written(reading, GIB // 4), PAGE)
+        assert pace.usual < LEAST_GROWTH / LATELY_SECONDS
+        while pace.period:
+            pace = follow(pace, reading := later(reading), PAGE)
+        assert reading.at <= resume(pace) + 1
+        while not pace.period:
+            pace = follow(pace, reading := scanned(reading, seconds=1.0), PAGE)
+        pace = follow(pace, reading := replace(reading, at=resume(pace)), PAGE)
 
 
 def test_what_was_written_to_while_a_scan_ended_is_not_forgotten() -> None:
@@ -156,6 +212,23 @@ def test_what_is_written_to_is_no_growth() -> None:
         pace = follow(pace, more := later(more), PAGE)
         assert pace.period
     assert not follow(pace, later(more, **grown(LEAST_GROWTH)), PAGE).period
+
+
+def test_what_is_written_to_while_newcomers_wait_is_no_growth() -> None:
+    """Nor is it once they have gone again, until ksmd has come by."""
+    pace, reading = quiet()
+    reading = replace(reading, at=pace.done.at + 1)
+    pace = follow(pace, reading := later(reading, news=1), PAGE)
+    assert pace.waiting
+    for _ in range(10):
+        pace = follow(pace, reading := written(reading, LEAST_GROWTH // 8), PAGE)
+    pace = follow(pace, reading := later(reading, news=-1), PAGE)
+    assert not pace.waiting
+    reading = replace(reading, at=resume(pace) + 10 * LATELY_SECONDS)
+    for _ in range(3):
+        pace = follow(pace, reading := later(reading), PAGE)
+        assert pace.period
+        assert not pace.waiting
 
 
 def test_growth_counts_from_the_least_there_was() -> None:
