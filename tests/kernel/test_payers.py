@@ -213,16 +213,21 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 
 def test_it_holds_the_ranges_of_one_process_at_a_time(start: Start) -> None:
     """Python keeps for good what a survey of a node's thousands of processes took at its height."""
-    code = """
-import mmap, sys
+    target = start(
+        code="""
+import mmap, os, sys
 rights = mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
 kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-areas = [mmap.mmap(-1, mmap.PAGESIZE, flags=kind, prot=rights[i % 2]) for i in range(3000)]
-print("ready", flush=True)
+areas = [mmap.mmap(-1, mmap.PAGESIZE, flags=kind, prot=rights[i % 2]) for i in range(300)]
+if all(os.fork() for child in range(11)):
+    print("ready", flush=True)
 sys.stdin.read()
 """
-    processes = [start(code=code).process for _ in range(12)]
-    assert height(processes) < 2 * height(processes[:1])
+    )
+    children = Path(f"/proc/{target.pid}/task/{target.pid}/children").read_text().split()
+    family = [target.process, *(find_process(int(pid)) for pid in children)]
+    assert height(family) < 2 * height(family[:1])
+    target.close_input()
 
 
 def height(processes: Sequence[Process]) -> int:
