@@ -171,7 +171,7 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
         charged=min(pace.charged, now.charged),
         last=now,
         lately=_mean(pace.lately, rate, seconds, LATELY_SECONDS),
-        usual=_mean(pace.usual, min(rate, CALM + 2 * pace.usual), seconds, USUAL_SECONDS),
+        usual=_mean(pace.usual, min(rate, _most_usual(pace)), seconds, USUAL_SECONDS),
     )
     if not pace.period:
         return _in_burst(pace, now, page_size, calm=calm)
@@ -200,7 +200,7 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
         tail=tail,
         ends=now.full_scans + BURST_SCANS - (1 if tail else 0),
         grew=grew,
-        growth=_growth_factor(pace, page_size),
+        growth=_growth_factor(pace, now, page_size),
         cost=pace.cost,
         rate=pace.rate,
         usual=pace.usual,
@@ -337,6 +337,14 @@ def _mean(before: float, rate: float, seconds: float, over: float) -> float:
     return rate + (before - rate) * math.exp(-seconds / over)
 
 
+def _most_usual(pace: Pace) -> float:
+    """Return what counts at most as usual of what is written to in a second.
+
+    More than caches that were just merged are written to is a collection.
+    """
+    return LEAST_GROWTH + 2 * pace.usual
+
+
 def _stood_out(pace: Pace, now: Reading) -> float:
     """Return the bytes that were written to lately beyond those that usually are."""
     since_burst = 1 - math.exp((pace.began.at - now.at) / LATELY_SECONDS)
@@ -347,9 +355,10 @@ def _least_growth(now: Reading) -> float:
     return max(LEAST_GROWTH, GROWTH_SHARE * now.known)
 
 
-def _growth_factor(pace: Pace, page_size: int) -> float:
+def _growth_factor(pace: Pace, now: Reading, page_size: int) -> float:
     """Return by how many times the least growth memory has to grow from now on, at rest."""
-    if not pace.grew:
+    if not pace.grew or _stood_out(pace, now) >= MOST_GROWTH * _least_growth(now):
+        # A collection since then undid it, whatever it was worth.
         return pace.growth
     worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
     return 1.0 if worth >= 1 else min(MOST_GROWTH, 2 * pace.growth)
@@ -358,7 +367,7 @@ def _growth_factor(pace: Pace, page_size: int) -> float:
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     """Tell whether memory has changed so much at rest that a burst is worth it."""
     size = max(_growth(pace, now, page_size), _stood_out(pace, now) if calm else 0)
-    if size < _growth_factor(pace, page_size) * _least_growth(now):
+    if size < _growth_factor(pace, now, page_size) * _least_growth(now):
         return False
     # At rest it would take two scans as well.
     return haste(size, 2 * pace.period, BURST_SCANS * pace.cost, now) >= 1

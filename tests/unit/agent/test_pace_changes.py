@@ -107,7 +107,7 @@ def test_steady_writing_is_as_usual_after_a_burst_as_before() -> None:
     for _ in range(int(LATELY_SECONDS)):
         pace = follow(pace, reading := written(reading, 4 * CALM), PAGE)
         assert pace.period
-    pace = follow(pace, reading := written(reading, 4 * CALM + 2 * LEAST_GROWTH), PAGE)
+    pace = follow(pace, reading := written(reading, 4 * CALM + 4 * LEAST_GROWTH), PAGE)
     assert not follow(pace, written(reading, 4 * CALM), PAGE).period
 
 
@@ -136,7 +136,7 @@ def test_what_was_written_to_all_the_time_is_forgotten() -> None:
     pace, reading = usually_written(4 * CALM)
     for _ in range(10 * int(USUAL_SECONDS)):
         pace = follow(pace, reading := later(reading), PAGE)
-    pace = follow(pace, reading := written(reading, LEAST_GROWTH + 2 * CALM), PAGE)
+    pace = follow(pace, reading := written(reading, 2 * LEAST_GROWTH), PAGE)
     assert not follow(pace, later(reading), PAGE).period
 
 
@@ -161,13 +161,25 @@ def test_a_collection_is_not_taken_for_what_is_usual() -> None:
     pace, reading = at_rest()
     for _ in range(3):
         pace = follow(pace, reading := written(reading, GIB // 4), PAGE)
-        assert pace.usual < LEAST_GROWTH / LATELY_SECONDS
+        assert LATELY_SECONDS * pace.usual < GIB // 16
         while pace.period:
             pace = follow(pace, reading := later(reading), PAGE)
         assert reading.at <= resume(pace) + 1
         while not pace.period:
             pace = follow(pace, reading := scanned(reading, seconds=1.0), PAGE)
         pace = follow(pace, reading := replace(reading, at=resume(pace)), PAGE)
+
+
+def test_a_burst_that_a_collection_undid_says_nothing_of_the_next() -> None:
+    """What it merged was moved as well, so growth has to be no larger from then on."""
+    pace, reading = quiet()
+    pace = follow(pace, reading := later(reading, **grown(LEAST_GROWTH)), PAGE)
+    while not pace.period:
+        pace = follow(pace, reading := scanned(reading, seconds=1.0, cpu=0.01), PAGE)
+    pace = follow(pace, reading := written(reading, GIB // 4), PAGE)
+    while pace.period:
+        pace = follow(pace, reading := later(reading), PAGE)
+    assert pace.growth == 1
 
 
 def test_what_was_written_to_while_a_scan_ended_is_not_forgotten() -> None:
