@@ -112,6 +112,7 @@ class Pace:
         began: what was measured when the burst began.
         done: and when it was over, with the pages that were written to a while later.
         scan: what was measured when the present scan began.
+        seen: breaks until the scan before it began: ksmd has come by all of those.
     """
 
     period: float
@@ -133,6 +134,7 @@ class Pace:
     began: Reading
     done: Reading
     scan: Reading
+    seen: int
 
 
 def begin(now: Reading) -> Pace:
@@ -157,6 +159,7 @@ def begin(now: Reading) -> Pace:
         began=now,
         done=now,
         scan=now,
+        seen=now.breaks,
     )
 
 
@@ -225,9 +228,8 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
     period = min(MOST_STEP * pace.period, max(pace.period / MOST_STEP, best))
     thorough = now.at >= pace.thorough_due
     return replace(
-        pace,
+        _next_scan(pace, now),
         period=min(LONGEST_PERIOD, max(SHORTEST_PERIOD, period)),
-        scan=now,
         thorough=thorough,
         thorough_due=now.at + THOROUGH_SECONDS if thorough else pace.thorough_due,
         cost=cost,
@@ -251,12 +253,12 @@ def _in_burst(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:
     if now.full_scans == pace.scan.full_scans:
         return _after(pace, now, page_size, calm=calm) if _is_seen(pace, now) else pace
     scan, cost = pace.scan, _cost(pace.scan, now)
+    pace = replace(_next_scan(pace, now), cost=cost)
     if now.full_scans < pace.ends:
-        return replace(pace, scan=now, cost=cost)
+        return pace
     # What has grown during a scan has had one look at most.
     pace = replace(pace, anonymous=scan.anonymous, charged=scan.charged)
     came = _growth(pace, now, page_size)
-    pace = replace(pace, scan=now, cost=cost)
     if not pace.thorough:
         sooner = pause(replace(pace, done=now), page_size)
         drawn_out = now.full_scans < pace.began.full_scans + MOST_SCANS
@@ -300,6 +302,11 @@ def _after(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:
     )
 
 
+def _next_scan(pace: Pace, now: Reading) -> Pace:
+    """Return the pace at the end of a scan, when the next one begins."""
+    return replace(pace, scan=now, seen=pace.scan.breaks)
+
+
 def pause(pace: Pace, page_size: int) -> float:
     """Return for how many seconds after a burst what is new waits for the next one."""
     took = pace.done.at - pace.began.at
@@ -328,8 +335,9 @@ def _cost(since: Reading, now: Reading) -> float:
 def _growth(pace: Pace, now: Reading, page_size: int) -> int:
     """Return by how many bytes the containers' memory has grown since it was seen to."""
     grown = min(now.anonymous - pace.anonymous, now.charged - pace.charged)
-    # A page that was written to is charged at once, and counts as merged until ksmd comes by.
-    return grown - page_size * (now.breaks - pace.scan.breaks)
+    # A page that was written to is charged at once, and counts as merged until ksmd comes by: in
+    # the next scan where that had passed it already.
+    return grown - page_size * (now.breaks - pace.seen)
 
 
 def _mean(before: float, rate: float, seconds: float, over: float) -> float:

@@ -243,6 +243,24 @@ def test_what_is_written_to_while_newcomers_wait_is_no_growth() -> None:
         assert not pace.waiting
 
 
+def test_what_ksmd_had_passed_when_it_was_written_to_is_no_growth() -> None:
+    """It counts as merged until ksmd comes by again, and that is in the next scan."""
+    pace, reading = quiet()
+    for _ in range(3):
+        for _ in range(20):
+            pace = follow(pace, reading := written(reading, LEAST_GROWTH // 12), PAGE)
+            assert pace.period
+            assert not pace.waiting
+        pace = follow(pace, reading := scanned(reading, seconds=1.0, cpu=0.001), PAGE)
+        pace = follow(pace, reading := later(reading), PAGE)
+        assert pace.period
+        assert not pace.waiting
+        gone = -20 * (LEAST_GROWTH // 12)
+        reading = later(reading, saved=gone, **grown(gone))  # the next scan passes by it
+    many = follow(pace, later(reading, **grown(4 * LEAST_GROWTH)), PAGE)
+    assert not many.period or many.waiting, "more than was written to"
+
+
 def test_growth_counts_from_the_least_there_was() -> None:
     """A program that ends makes room, and what then takes its place is new."""
     pace, reading = quiet()
