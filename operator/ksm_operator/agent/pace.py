@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.worth import best_period, haste, value
+from ksm_operator.agent.writing import Writing
 
 if TYPE_CHECKING:
     from ksm_operator.agent.reading import Reading
@@ -65,11 +66,6 @@ LEAST_GROWTH: Final = 8 << 20
 GROWTH_SHARE: Final = 1 / 64
 """Bytes, and share of what a scan goes over, by which anonymous memory has to grow, or be written
 to, to be looked at: a burst costs as much as there is to go over, and can give back what is new."""
-LATELY_SECONDS: Final = 10.0
-"""After which little more than a third counts of what was written to: a full garbage collection
-takes less."""
-USUAL_SECONDS: Final = 15.0
-"""Over which is averaged what is written to all the time, which a collection stands out from."""
 MOVED_SHARE: Final = 1 / 2
 """Of what is merged now: when more than that was written to, a garbage collector has moved most of
 it to where nothing merged before, which a smart scan passes over."""
@@ -80,9 +76,6 @@ MOST_GROWTH: Final = 8
 """How many times as much it takes at most after growth in which nothing was found."""
 JUDGED_SECONDS: Final = 10.0
 """After a burst, until it shows what of its work was undone at once."""
-CALM: Final = LEAST_GROWTH // 4
-"""Bytes a second: while more than this is written to beyond what usually is, it is too early to
-look, because a garbage collector is at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +99,7 @@ class Pace:
         charged: the same of what the containers are charged for.
         news: of it, what was seen to.
         last: the last reading.
-        lately: bytes of merged memory that were written to in a second, on the mean of the last
-            seconds; none before the last burst.
-        usual: the same over a longer time, in which a garbage collection counts for little.
+        writing: how fast merged memory is written to, lately since the last burst began.
         began: what was measured when the burst began.
         done: and when it was over, with the pages that were written to a while later.
         scan: what was measured when the present scan began.
@@ -129,8 +120,7 @@ class Pace:
     charged: int
     news: int
     last: Reading
-    lately: float
-    usual: float
+    writing: Writing
     began: Reading
     done: Reading
     scan: Reading
@@ -154,8 +144,7 @@ def begin(now: Reading) -> Pace:
         charged=now.charged,
         news=now.news,
         last=now,
-        lately=0.0,
-        usual=0.0,
+        writing=Writing(),
         began=now,
         done=now,
         scan=now,
@@ -167,14 +156,13 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
     """Return the pace from now on."""
     seconds = max(now.at - pace.last.at, 1e-6)
     rate = page_size * (now.breaks - pace.last.breaks) / seconds
-    calm = rate <= CALM + pace.usual
+    calm = pace.writing.is_calm(rate)
     pace = replace(
         pace,
         anonymous=min(pace.anonymous, now.anonymous),
         charged=min(pace.charged, now.charged),
         last=now,
-        lately=_mean(pace.lately, rate, seconds, LATELY_SECONDS),
-        usual=_mean(pace.usual, min(rate, _most_usual(pace)), seconds, USUAL_SECONDS),
+        writing=pace.writing.after(rate, seconds),
     )
     if not pace.period:
         return _in_burst(pace, now, page_size, calm=calm)
@@ -206,7 +194,7 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
         growth=_growth_factor(pace, now, page_size),
         cost=pace.cost,
         rate=pace.rate,
-        usual=pace.usual,
+        writing=pace.writing.seen_to(),
     )
 
 
@@ -214,7 +202,7 @@ def _was_collected(pace: Pace, now: Reading) -> bool:
     """Tell whether most of what was merged lies elsewhere now, and is worth a thorough burst."""
     least = max(_least_growth(now), MOVED_SHARE * now.saved)
     thorough_at = pace.thorough_due - THOROUGH_SECONDS
-    return _stood_out(pace, now) > least and now.at >= thorough_at + MOVED_SECONDS
+    return pace.writing.stood_out() > least and now.at >= thorough_at + MOVED_SECONDS
 
 
 def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
@@ -340,32 +328,13 @@ def _growth(pace: Pace, now: Reading, page_size: int) -> int:
     return grown - page_size * (now.breaks - pace.seen)
 
 
-def _mean(before: float, rate: float, seconds: float, over: float) -> float:
-    """Return a mean of a rate in which what is longer ago than `over` seconds counts for little."""
-    return rate + (before - rate) * math.exp(-seconds / over)
-
-
-def _most_usual(pace: Pace) -> float:
-    """Return what counts at most as usual of what is written to in a second.
-
-    More than caches that were just merged are written to is a collection.
-    """
-    return LEAST_GROWTH + 2 * pace.usual
-
-
-def _stood_out(pace: Pace, now: Reading) -> float:
-    """Return the bytes that were written to lately beyond those that usually are."""
-    since_burst = 1 - math.exp((pace.began.at - now.at) / LATELY_SECONDS)
-    return LATELY_SECONDS * (pace.lately - since_burst * pace.usual)
-
-
 def _least_growth(now: Reading) -> float:
     return max(LEAST_GROWTH, GROWTH_SHARE * now.known)
 
 
 def _growth_factor(pace: Pace, now: Reading, page_size: int) -> float:
     """Return by how many times the least growth memory has to grow from now on, at rest."""
-    if not pace.grew or _stood_out(pace, now) >= MOST_GROWTH * _least_growth(now):
+    if not pace.grew or pace.writing.stood_out() >= MOST_GROWTH * _least_growth(now):
         # A collection since then undid it, whatever it was worth.
         return pace.growth
     worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
@@ -374,7 +343,7 @@ def _growth_factor(pace: Pace, now: Reading, page_size: int) -> float:
 
 def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     """Tell whether memory has changed so much at rest that a burst is worth it."""
-    size = max(_growth(pace, now, page_size), _stood_out(pace, now) if calm else 0)
+    size = max(_growth(pace, now, page_size), pace.writing.stood_out() if calm else 0)
     if size < _growth_factor(pace, now, page_size) * _least_growth(now):
         return False
     # At rest it would take two scans as well.

@@ -5,17 +5,15 @@ from dataclasses import replace
 import pytest
 
 from ksm_operator.agent.pace import (
-    CALM,
     JUDGED_SECONDS,
-    LATELY_SECONDS,
     LEAST_GROWTH,
     MOST_FIRST_PERIOD,
     MOVED_SECONDS,
-    USUAL_SECONDS,
     Pace,
     follow,
 )
 from ksm_operator.agent.reading import Reading
+from ksm_operator.agent.writing import CALM, LATELY_SECONDS, USUAL_SECONDS
 from unit.agent.readings import GIB, PAGE, at_rest, grown, later, quiet, resume, scanned
 
 
@@ -161,7 +159,7 @@ def test_a_collection_is_not_taken_for_what_is_usual() -> None:
     pace, reading = at_rest()
     for _ in range(3):
         pace = follow(pace, reading := written(reading, GIB // 4), PAGE)
-        assert LATELY_SECONDS * pace.usual < GIB // 16
+        assert LATELY_SECONDS * pace.writing.usual < GIB // 16
         while pace.period:
             pace = follow(pace, reading := later(reading), PAGE)
         assert reading.at <= resume(pace) + 1
