@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ksm_operator.agent import ksmd as tuning
+from ksm_operator.agent.cgroups import processes_in
 from ksm_operator.agent.lives import Lives
 from ksm_operator.agent.reading import Reading, merged
 from ksm_operator.agent.settings import scanning_values
@@ -97,7 +98,7 @@ class Governor:
             values.pages_unshared,
             values.pages_volatile,
         )
-        self._lives.follow(now, paths)
+        self._lives.follow(now, paths, self._is_alive)
         if now >= self._next_charged:
             self._next_charged = now + CHARGED_SECONDS
             self._charged = saved + sum(map(self._usage, paths))
@@ -120,6 +121,9 @@ class Governor:
             stay=self._lives.expected(),
         )
         return self._last
+
+    def _is_alive(self, path: str) -> bool:
+        return bool(processes_in(self._host.hierarchy, path))
 
     def _usage(self, path: str) -> int:
         hierarchy = self._host.hierarchy

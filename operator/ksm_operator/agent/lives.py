@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 YOUNG_SECONDS: Final = 60.0
 """A container that is older tells nothing of what comes new: most of a node's stay, some of them
@@ -26,12 +26,14 @@ class Lives:
         self._lived = 0.0
         self._ends = 0.0
 
-    def follow(self, at: float, containers: Iterable[str]) -> None:
+    def follow(self, at: float, containers: Iterable[str], is_alive: Callable[[str], bool]) -> None:
         """See who is there.
 
         Args:
             at: seconds on a clock that only moves forward.
-            containers: all that are there now, by any name that is not used again.
+            containers: all that merge now, by any name that is not used again.
+            is_alive: whether one that merges no more lives on: it was let go, as the container that
+                holds a pod's namespaces is a moment after its start, which says nothing of lives.
         """
         passed, self._at = at - self._at if self._since else 0.0, at
         there = set(containers)
@@ -39,7 +41,7 @@ class Lives:
             if at - since <= YOUNG_SECONDS:
                 self._lived += passed
             if name not in there:
-                self._ends += at - since <= YOUNG_SECONDS
+                self._ends += at - since <= YOUNG_SECONDS and not is_alive(name)
                 del self._since[name]
         new = there - self._since.keys()
         self._since.update(dict.fromkeys(new, at))

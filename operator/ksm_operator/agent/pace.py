@@ -60,9 +60,13 @@ it costs this share of a CPU, but no longer than that: a program that was starte
 memory in the next minute. After any other burst it takes as long as that."""
 THOROUGH_SECONDS: Final = 300.0
 """Between two scans that pass over nothing, while scans that do pass over old pages take less."""
+SMALL: Final = 64 << 20
+"""Bytes that a scan goes over. With less each burst ends with a thorough one: it has a dozen scans
+in a second, after which smart scan passes over nearly all, and a thorough one takes next to none.
+"""
 OLD_SHARE: Final = 1 / 8
 """Of all memory in a burst: with less that was known before, nearly all of it was new."""
-LEAST_GROWTH: Final = 8 << 20
+LEAST_GROWTH: Final = 2 << 20
 GROWTH_SHARE: Final = 1 / 64
 """Bytes, and share of what a scan goes over, by which anonymous memory has to grow, or be written
 to, to be looked at: a burst costs as much as there is to go over, and can give back what is new."""
@@ -183,7 +187,8 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
 def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
     grew = not (came or now.hurry)
     # Where burst follows burst, what is new has met what is old in one of them.
-    tail = not grew and (not pace.waiting or now.at >= pace.thorough_due)
+    spared = grew or (pace.waiting and now.at < pace.thorough_due)
+    tail = now.known < SMALL or not spared
     return replace(
         begin(now),
         thorough=grew and _was_collected(pace, now),
@@ -208,6 +213,9 @@ def _was_collected(pace: Pace, now: Reading) -> bool:
 def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
     """Scan more often or more rarely, by what scans have found lately."""
     scan, seconds = pace.scan, max(now.at - pace.scan.at, 1e-6)
+    if scan.at == pace.done.at and seconds < pace.period / 2:
+        # Most of this one belonged to the burst: it has gone over next to nothing since then.
+        return _next_scan(pace, now)
     fresh = now.merged - scan.merged - page_size * (now.breaks - scan.breaks)
     weight = seconds / (seconds + max(RATE_SECONDS, RATE_SCANS * seconds))
     rate = pace.rate + weight * (max(0, fresh) / seconds - pace.rate)

@@ -2,7 +2,15 @@
 
 from dataclasses import replace
 
-from ksm_operator.agent.pace import JUDGED_SECONDS, MOST_FIRST_PERIOD, Pace, begin, follow, pause
+from ksm_operator.agent.pace import (
+    GROWTH_SHARE,
+    JUDGED_SECONDS,
+    MOST_FIRST_PERIOD,
+    Pace,
+    begin,
+    follow,
+    pause,
+)
 from ksm_operator.agent.reading import Reading, merged
 
 PAGE = 4096
@@ -19,6 +27,8 @@ START = Reading(
     charged=GIB,
     available_percent=50.0,
 )
+GROWTH = int(GROWTH_SHARE * START.known)
+"""Bytes that are growth worth looking at."""
 
 
 def later(before: Reading, seconds: float = 1.0, **changes: float) -> Reading:

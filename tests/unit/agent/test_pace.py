@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from ksm_operator.agent.pace import (
     BURST_SCANS,
-    LEAST_GROWTH,
     LONGEST_PERIOD,
     MOST_FIRST_PERIOD,
     MOST_SCANS,
@@ -20,7 +19,7 @@ from ksm_operator.agent.pace import (
     pause,
 )
 from ksm_operator.agent.worth import PRICE, SCANS_UNTIL_MERGED
-from unit.agent.readings import GIB, PAGE, START, at_rest, grown, later, resume, scanned
+from unit.agent.readings import GIB, GROWTH, PAGE, START, at_rest, grown, later, resume, scanned
 
 
 def test_a_burst_sees_every_page_twice() -> None:
@@ -65,7 +64,7 @@ def test_a_burst_is_not_drawn_out_for_what_is_not_worth_it() -> None:
     pace, reading = begin(START), START
     reading = scanned(reading, saved=GIB // 8, news=1)
     pace = follow(pace, reading, PAGE)
-    little = follow(pace, scanned(reading, news=1, **grown(LEAST_GROWTH)), PAGE)
+    little = follow(pace, scanned(reading, news=1, **grown(GROWTH)), PAGE)
     much = follow(pace, scanned(reading, news=1, **grown(GIB)), PAGE)
     assert little.thorough, "it is at its last scan, in which old pages meet new ones"
     assert little.news < reading.news, "they are still to be seen to"
@@ -256,3 +255,15 @@ def test_a_burst_ends_when_nothing_is_new_and_nothing_is_found(cpu: int) -> None
         reading = scanned(reading, cpu=float(cpu))
         pace = follow(pace, reading, PAGE)
     assert pace.period
+
+
+def test_the_end_of_a_scan_that_a_burst_began_says_nothing() -> None:
+    """A program may fill its memory a moment after the burst: within a minute it is looked at."""
+    pace, reading = begin(replace(START, known=0)), replace(START, known=GIB // 4)
+    while not pace.period:
+        pace = follow(pace, reading := scanned(reading), PAGE)
+    assert pace.period == MOST_FIRST_PERIOD
+    pace = follow(pace, reading := scanned(reading, seconds=2.0, cpu=0.01), PAGE)
+    assert pace.period == MOST_FIRST_PERIOD
+    whole = follow(pace, scanned(reading, seconds=MOST_FIRST_PERIOD), PAGE)
+    assert whole.period > MOST_FIRST_PERIOD

@@ -9,26 +9,48 @@ from ksm_operator.agent.pace import (
     LEAST_GROWTH,
     MOST_FIRST_PERIOD,
     MOVED_SECONDS,
+    SMALL,
     Pace,
     follow,
 )
 from ksm_operator.agent.reading import Reading
 from ksm_operator.agent.writing import CALM, LATELY_SECONDS, USUAL_SECONDS
-from unit.agent.readings import GIB, PAGE, at_rest, grown, later, quiet, resume, scanned
+from unit.agent.readings import GIB, GROWTH, PAGE, at_rest, grown, later, quiet, resume, scanned
 
 
 def test_a_little_growth_is_no_news() -> None:
     """Programs allocate and free all the time."""
     pace, reading = quiet()
+    assert follow(pace, later(reading, **grown(GROWTH - 1)), PAGE).period
+    assert not follow(pace, later(reading, **grown(GROWTH)), PAGE).period
+
+
+def test_on_a_small_node_a_little_is_much() -> None:
+    """A pod of sixteen megabytes may be all that there is, and grow in two steps."""
+    pace, reading = quiet()
+    reading = replace(reading, known=8 * LEAST_GROWTH)
     assert follow(pace, later(reading, **grown(LEAST_GROWTH - 1)), PAGE).period
     assert not follow(pace, later(reading, **grown(LEAST_GROWTH)), PAGE).period
+
+
+@pytest.mark.parametrize(("known", "thorough"), [(SMALL - 1, True), (SMALL, False)])
+def test_a_burst_is_thorough_where_that_is_cheap(known: int, *, thorough: bool) -> None:
+    """A few short scans are enough for smart scan to pass over the likes of what has grown."""
+    pace, reading = quiet()
+    reading = replace(reading, known=known)
+    pace = follow(pace, reading := later(reading, **grown(GIB)), PAGE)
+    passed_over_nothing = False
+    while not pace.period:
+        pace = follow(pace, reading := scanned(reading, cpu=0.001), PAGE)
+        passed_over_nothing |= pace.thorough
+    assert passed_over_nothing is thorough
 
 
 @pytest.mark.parametrize("elsewhere", ["anonymous", "charged"])
 def test_growth_of_others_and_of_page_cache_is_no_news(elsewhere: str) -> None:
     """A virtual machine that fills its memory, or a pod that reads files all day."""
     pace, reading = quiet()
-    assert follow(pace, later(reading, **{elsewhere: 8 * LEAST_GROWTH}), PAGE).period
+    assert follow(pace, later(reading, **{elsewhere: 8 * GROWTH}), PAGE).period
 
 
 def written(reading: Reading, size: int) -> Reading:
@@ -88,7 +110,7 @@ def test_a_moments_rest_in_steady_writing_is_no_collection() -> None:
 def test_a_collection_stands_out_from_steady_writing() -> None:
     """Whether or not that rests for a moment."""
     pace, reading = usually_written(4 * CALM)
-    pace = follow(pace, reading := written(reading, 4 * LEAST_GROWTH), PAGE)
+    pace = follow(pace, reading := written(reading, 8 * GROWTH), PAGE)
     assert pace.period, "it is still at work"
     assert not follow(pace, written(reading, 4 * CALM), PAGE).period
 
@@ -105,7 +127,7 @@ def test_steady_writing_is_as_usual_after_a_burst_as_before() -> None:
     for _ in range(int(LATELY_SECONDS)):
         pace = follow(pace, reading := written(reading, 4 * CALM), PAGE)
         assert pace.period
-    pace = follow(pace, reading := written(reading, 4 * CALM + 4 * LEAST_GROWTH), PAGE)
+    pace = follow(pace, reading := written(reading, 4 * CALM + 4 * GROWTH), PAGE)
     assert not follow(pace, written(reading, 4 * CALM), PAGE).period
 
 
@@ -134,7 +156,7 @@ def test_what_was_written_to_all_the_time_is_forgotten() -> None:
     pace, reading = usually_written(4 * CALM)
     for _ in range(10 * int(USUAL_SECONDS)):
         pace = follow(pace, reading := later(reading), PAGE)
-    pace = follow(pace, reading := written(reading, 2 * LEAST_GROWTH), PAGE)
+    pace = follow(pace, reading := written(reading, 4 * GROWTH), PAGE)
     assert not follow(pace, later(reading), PAGE).period
 
 
@@ -171,7 +193,7 @@ def test_a_collection_is_not_taken_for_what_is_usual() -> None:
 def test_a_burst_that_a_collection_undid_says_nothing_of_the_next() -> None:
     """What it merged was moved as well, so growth has to be no larger from then on."""
     pace, reading = quiet()
-    pace = follow(pace, reading := later(reading, **grown(LEAST_GROWTH)), PAGE)
+    pace = follow(pace, reading := later(reading, **grown(GROWTH)), PAGE)
     while not pace.period:
         pace = follow(pace, reading := scanned(reading, seconds=1.0, cpu=0.01), PAGE)
     pace = follow(pace, reading := written(reading, GIB // 4), PAGE)
@@ -217,11 +239,11 @@ def test_what_is_written_to_all_the_time_is_left_to_the_next_scan() -> None:
 def test_what_is_written_to_is_no_growth() -> None:
     """It is charged to its program at once, and ksmd counts it as merged until it comes by."""
     pace, reading = quiet()
-    more = written(reading, LEAST_GROWTH - PAGE)
+    more = written(reading, GROWTH - PAGE)
     for _ in range(2):
         pace = follow(pace, more := later(more), PAGE)
         assert pace.period
-    assert not follow(pace, later(more, **grown(LEAST_GROWTH)), PAGE).period
+    assert not follow(pace, later(more, **grown(GROWTH)), PAGE).period
 
 
 def test_what_is_written_to_while_newcomers_wait_is_no_growth() -> None:
@@ -231,7 +253,7 @@ def test_what_is_written_to_while_newcomers_wait_is_no_growth() -> None:
     pace = follow(pace, reading := later(reading, news=1), PAGE)
     assert pace.waiting
     for _ in range(10):
-        pace = follow(pace, reading := written(reading, LEAST_GROWTH // 8), PAGE)
+        pace = follow(pace, reading := written(reading, GROWTH // 8), PAGE)
     pace = follow(pace, reading := later(reading, news=-1), PAGE)
     assert not pace.waiting
     reading = replace(reading, at=resume(pace) + 10 * LATELY_SECONDS)
@@ -246,16 +268,16 @@ def test_what_ksmd_had_passed_when_it_was_written_to_is_no_growth() -> None:
     pace, reading = quiet()
     for _ in range(3):
         for _ in range(20):
-            pace = follow(pace, reading := written(reading, LEAST_GROWTH // 12), PAGE)
+            pace = follow(pace, reading := written(reading, GROWTH // 12), PAGE)
             assert pace.period
             assert not pace.waiting
         pace = follow(pace, reading := scanned(reading, seconds=1.0, cpu=0.001), PAGE)
         pace = follow(pace, reading := later(reading), PAGE)
         assert pace.period
         assert not pace.waiting
-        gone = -20 * (LEAST_GROWTH // 12)
+        gone = -20 * (GROWTH // 12)
         reading = later(reading, saved=gone, **grown(gone))  # the next scan passes by it
-    many = follow(pace, later(reading, **grown(4 * LEAST_GROWTH)), PAGE)
+    many = follow(pace, later(reading, **grown(4 * GROWTH)), PAGE)
     assert not many.period or many.waiting, "more than was written to"
 
 
@@ -265,21 +287,21 @@ def test_growth_counts_from_the_least_there_was() -> None:
     less = later(reading, **grown(-GIB // 2))
     pace = follow(pace, less, PAGE)
     assert pace.period
-    assert not follow(pace, later(less, **grown(LEAST_GROWTH)), PAGE).period
+    assert not follow(pace, later(less, **grown(GROWTH)), PAGE).period
 
 
 def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
     """Somebody outside of the domain may grow and shrink for ever."""
     pace, reading = quiet()
-    reading = later(reading, **grown(LEAST_GROWTH))
+    reading = later(reading, **grown(GROWTH))
     pace = follow(pace, reading, PAGE)
     while not pace.period:
         reading = scanned(reading, cpu=0.001)
         pace = follow(pace, reading, PAGE)
     reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
     pace = follow(pace, reading, PAGE)
-    assert follow(pace, later(reading, **grown(1.5 * LEAST_GROWTH)), PAGE).period
-    reading = later(reading, **grown(2 * LEAST_GROWTH))
+    assert follow(pace, later(reading, **grown(1.5 * GROWTH)), PAGE).period
+    reading = later(reading, **grown(2 * GROWTH))
     pace = follow(pace, reading, PAGE)
     assert not pace.period
     while not pace.period:
@@ -287,4 +309,4 @@ def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
         pace = follow(pace, reading, PAGE)
     reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
     pace = replace(pace, period=MOST_FIRST_PERIOD)
-    assert not follow(pace, later(reading, **grown(LEAST_GROWTH)), PAGE).period
+    assert not follow(pace, later(reading, **grown(GROWTH)), PAGE).period

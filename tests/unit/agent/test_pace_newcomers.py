@@ -8,7 +8,6 @@ from ksm_operator.agent.pace import (
     BURST_SCANS,
     FAIR_SHARE,
     JUDGED_SECONDS,
-    LEAST_GROWTH,
     LEAST_PAUSE,
     LEAST_SHARE,
     LONGEST_PAUSE,
@@ -24,7 +23,7 @@ from ksm_operator.agent.pace import (
 )
 from ksm_operator.agent.reading import Reading
 from ksm_operator.agent.worth import PRICE
-from unit.agent.readings import GIB, PAGE, START, at_rest, grown, later, resume, scanned
+from unit.agent.readings import GIB, GROWTH, PAGE, START, at_rest, grown, later, resume, scanned
 
 
 def test_newcomers_do_not_keep_it_scanning_at_full_speed() -> None:
@@ -57,7 +56,7 @@ def test_much_that_is_new_does_not_wait() -> None:
     """Pods of a roll-out come one after the other, and their memory is dear until it is merged."""
     pace, reading = at_rest()
     soon = replace(reading, at=resume(pace) - 60)
-    assert follow(pace, later(soon, news=1, **grown(LEAST_GROWTH)), PAGE).waiting
+    assert follow(pace, later(soon, news=1, **grown(GROWTH)), PAGE).waiting
     assert not follow(pace, later(soon, news=1, **grown(GIB)), PAGE).period
 
 
