@@ -10,7 +10,7 @@ import msgspec
 
 from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.cgroups import processes_in
-from ksm_operator.agent.lives import Lives
+from ksm_operator.agent.newcomers import Newcomers
 from ksm_operator.agent.reading import Reading, merged
 from ksm_operator.agent.settings import scanning_values
 from ksm_operator.kernel import page_size, read_meminfo, read_vmstat
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ksm_operator.kernel import KsmValues
 
 CHARGED_SECONDS: Final = 3.0
-"""Seconds between two looks at what containers are charged for: one small file for each."""
+"""Seconds between two looks at what containers are charged for, outside of bursts: one small file
+for each."""
 
 
 class Governor:
@@ -45,7 +46,9 @@ class Governor:
         self._next_decision = 0.0
         self._charged = 0
         self._next_charged = 0.0
-        self._lives = Lives()
+        self._waiting = self._served = 0
+        self._is_close = False
+        self._newcomers = Newcomers()
         self._last: Reading | None = None
 
     def forget(self) -> None:
@@ -84,6 +87,9 @@ class Governor:
                 told = tuning.start(ksmd, reading, page_size())
             else:
                 told = tuning.decide(before, ksmd, reading, page_size())
+            self._newcomers.keep_up(before.pace if before is not None else None, told.pace)
+            # In a burst, and when it is over, it has to be known what it is, and was, for.
+            self._is_close = ksmd.tuning == "Auto" and told.wanted and not told.pace.period
             self.scanning = told
             self._next_decision = now + tuning.INTERVAL
             troubles = self._knobs.apply(scanning_values(told, ksmd))
@@ -98,10 +104,13 @@ class Governor:
             values.pages_unshared,
             values.pages_volatile,
         )
-        self._lives.follow(now, paths, self._is_alive)
-        if now >= self._next_charged:
+        self._newcomers.follow(now, paths, self._is_alive)
+        if self._is_close or now >= self._next_charged:
             self._next_charged = now + CHARGED_SECONDS
-            self._charged = saved + sum(map(self._usage, paths))
+            usage = {path: self._usage(path) for path in paths}
+            self._charged = saved + sum(usage.values())
+            self._waiting = sum(usage[path] for path in self._newcomers.waiting)
+            self._served = sum(usage[path] for path in self._newcomers.served)
         breaks, last = read_vmstat().get("cow_ksm", 0), self._last
         self._last = Reading(
             at=now,
@@ -114,11 +123,13 @@ class Governor:
             # AnonPages counts a merged page once, and the page of zeroes never (mm/rmap.c).
             anonymous=memory.get("AnonPages", 0) + saved,
             charged=self._charged,
+            waiting=self._waiting,
+            served=self._served,
             available_percent=100
             * memory.get("MemAvailable", 0)
             / max(1, memory.get("MemTotal", 0)),
             merged=merged(last, saved, breaks, page_size()),
-            stay=self._lives.expected(),
+            stay=self._newcomers.stay(),
         )
         return self._last
 

@@ -153,6 +153,9 @@ def decide(scanning: Scanning, ksmd: Ksmd, now: Reading, page_size: int) -> Scan
         page_size: bytes of a page.
     """
     wanted = scarce(ksmd, now.available_percent, scanning=scanning.wanted)
+    if wanted and not scanning.wanted and not scanning.pace.period:
+        # The burst that memory became plenty in did not take as long as that lasted.
+        scanning = replace(scanning, pace=begin(now))
     used = now.cpu - scanning.decided.cpu
     scanning = meter(replace(scanning, wanted=wanted, decided=now), ksmd, now.at, now.cpu)
     ran, scanning = scanning.ran, replace(scanning, ran=0.0)

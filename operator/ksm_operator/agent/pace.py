@@ -13,10 +13,10 @@ there sooner than the same two evenly spread out, because the second look is wha
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.patience import FIRST_GUESS, LOOKS, likeness, pause, was_new
 from ksm_operator.agent.worth import best_period, haste, value
 from ksm_operator.agent.writing import Writing
 
@@ -26,27 +26,15 @@ if TYPE_CHECKING:
 BURST_SCANS: Final = 3
 """Ends of scans until new memory was seen to: one was under way when the burst began, and it takes
 two that see every page. The last of them may be a thorough one."""
-LOOKS: Final = 2.2
-"""Scans, by their CPU time, in which what was new at the beginning is passed twice."""
 MOST_SCANS: Final = 6
 """By what grows meanwhile a burst is drawn out to so many scans at most, so that it does not put
 the thorough one off for ever."""
-FAIR_SHARE: Final = 1 / 6
-MOST_SHARE: Final = 1 / 3
-LEAST_SHARE: Final = 1 / 24
-"""Of the time that may be spent in bursts for what comes without haste: if the last one was just
-worth its CPU; at most, and at least."""
 MOST_STEP: Final = 3.0
 """By so much the time that a scan takes is changed at once."""
 RATE_SECONDS: Final = 30.0
 RATE_SCANS: Final = 4
 """What is found at rest, and what a scan costs, is averaged over some such time, and some such
 number of scans: one finds much and the next one nothing, by what smart scan passes over."""
-LONGEST_PAUSE: Final = 360.0
-"""Seconds between bursts while newcomers wait."""
-LEAST_PAUSE: Final = 2
-"""Times as long as the last burst took, whatever `LONGEST_PAUSE` says: where a scan takes an hour,
-one after the other would be all that ksmd does."""
 QUICK_SCAN: Final = 5.0
 """Seconds. So short a scan may have ended and begun anew between two looks: one more is waited
 for, to be sure of a whole one."""
@@ -64,8 +52,6 @@ SMALL: Final = 64 << 20
 """Bytes that a scan goes over. With less each burst ends with a thorough one: it has a dozen scans
 in a second, after which smart scan passes over nearly all, and a thorough one takes next to none.
 """
-OLD_SHARE: Final = 1 / 8
-"""Of all memory in a burst: with less that was known before, nearly all of it was new."""
 LEAST_GROWTH: Final = 2 << 20
 GROWTH_SHARE: Final = 1 / 64
 """Bytes, and share of what a scan goes over, by which anonymous memory has to grow, or be written
@@ -96,17 +82,21 @@ class Pace:
         waiting: whether something new waits for the next burst.
         grew: whether it was memory that changed, and no new process, that the burst began with.
         growth: by how many times the least growth memory had to grow for that.
+        likeness: share of newcomers' memory that merged and lasted in the bursts before the last.
         cost: CPU seconds of a scan, lately.
+        quick: the same of the last scan in a burst that passed over old pages.
         rate: bytes that scans at rest merged in a second, lately, of each scan less what was
             written to during it.
         anonymous: anonymous memory from which growth counts.
         charged: the same of what the containers are charged for.
-        news: of it, what was seen to.
+        news: `Reading.news` up to which newcomers were seen to.
         last: the last reading.
         writing: how fast merged memory is written to, lately since the last burst began.
         began: what was measured when the burst began.
         done: and when it was over, with the pages that were written to a while later.
-        scan: what was measured when the present scan began.
+        scan: what was measured when the present scan began, or when the burst ended amid it.
+        first: whether no whole scan has ended since the burst.
+        passing: breaks until the present scan began: ksmd comes by all of those in it.
         seen: breaks until the scan before it began: ksmd has come by all of those.
     """
 
@@ -118,7 +108,9 @@ class Pace:
     waiting: bool
     grew: bool
     growth: float
+    likeness: float
     cost: float
+    quick: float
     rate: float
     anonymous: int
     charged: int
@@ -128,6 +120,8 @@ class Pace:
     began: Reading
     done: Reading
     scan: Reading
+    first: bool
+    passing: int
     seen: int
 
 
@@ -142,7 +136,9 @@ def begin(now: Reading) -> Pace:
         waiting=False,
         grew=False,
         growth=1.0,
+        likeness=FIRST_GUESS,
         cost=0.0,
+        quick=0.0,
         rate=0.0,
         anonymous=now.anonymous,
         charged=now.charged,
@@ -152,6 +148,8 @@ def begin(now: Reading) -> Pace:
         began=now,
         done=now,
         scan=now,
+        first=True,
+        passing=now.breaks,
         seen=now.breaks,
     )
 
@@ -174,7 +172,7 @@ def follow(pace: Pace, now: Reading, page_size: int) -> Pace:
         pace = replace(pace, done=replace(pace.done, breaks=now.breaks))
     came = now.news > pace.news
     fresh = came or _changed(pace, now, page_size, calm=calm)
-    if now.hurry or (fresh and _is_time(pace, now, page_size)):
+    if now.hurry or (fresh and _is_time(pace, now, page_size, came=came)):
         return _burst(pace, now, page_size, came=came)
     if fresh:
         # Scans before that burst would be of little use to what is new.
@@ -197,7 +195,9 @@ def _burst(pace: Pace, now: Reading, page_size: int, *, came: bool) -> Pace:
         ends=now.full_scans + BURST_SCANS - (1 if tail else 0),
         grew=grew,
         growth=_growth_factor(pace, now, page_size),
+        likeness=likeness(pace, page_size),
         cost=pace.cost,
+        quick=pace.quick,
         rate=pace.rate,
         writing=pace.writing.seen_to(),
     )
@@ -230,6 +230,7 @@ def _paid(pace: Pace, now: Reading, page_size: int) -> Pace:
         thorough_due=now.at + THOROUGH_SECONDS if thorough else pace.thorough_due,
         cost=cost,
         rate=rate,
+        first=False,
     )
 
 
@@ -241,32 +242,33 @@ def _cost_at_rest(pace: Pace, now: Reading, weight: float) -> float:
     if pace.thorough:
         return pace.cost
     cost = _cost(pace.scan, now)
-    is_first = pace.scan.at == pace.done.at
-    return cost if is_first else pace.cost + weight * (cost - pace.cost)
+    return cost if pace.first else pace.cost + weight * (cost - pace.cost)
 
 
 def _in_burst(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:
     if now.full_scans == pace.scan.full_scans:
         return _after(pace, now, page_size, calm=calm) if _is_seen(pace, now) else pace
     scan, cost = pace.scan, _cost(pace.scan, now)
-    pace = replace(_next_scan(pace, now), cost=cost)
+    quick = pace.quick if pace.thorough else cost
+    pace = replace(_next_scan(pace, now), cost=cost, quick=quick)
     if now.full_scans < pace.ends:
         return pace
     # What has grown during a scan has had one look at most.
     pace = replace(pace, anonymous=scan.anonymous, charged=scan.charged)
     came = _growth(pace, now, page_size)
     if not pace.thorough:
-        sooner = pause(replace(pace, done=now), page_size)
+        sooner = pause(replace(pace, done=now), page_size, came=True)
         drawn_out = now.full_scans < pace.began.full_scans + MOST_SCANS
         if drawn_out and haste(came, sooner, cost, now) >= 1:
             return replace(pace, ends=now.full_scans + 1, news=scan.news)
-        old = not _was_new(pace, now)
+        old = not was_new(pace, now)
         # In new memory a third look is for what came late, if there is anything to be found.
         if pace.tail and (old or value(scan, now, page_size, life=now.stay) >= 1):
             sure = 2 if old and now.at - scan.at < QUICK_SCAN else 1
-            return replace(pace, tail=False, thorough=old, ends=now.full_scans + sure)
+            ends = now.full_scans + sure
+            return replace(pace, tail=False, thorough=old, ends=ends, news=scan.news)
     if now.hurry:
-        return replace(pace, ends=now.full_scans + 1)
+        return replace(pace, ends=now.full_scans + 1, news=scan.news)
     return _after(pace, now, page_size, calm=calm)
 
 
@@ -276,7 +278,7 @@ def _is_seen(pace: Pace, now: Reading) -> bool:
     The kernel puts a new process right behind the place that ksmd has come to, so that has to be
     passed twice (`__ksm_enter` of mm/ksm.c); how far ksmd is in a scan, only its CPU time tells.
     """
-    if pace.tail or pace.thorough or now.hurry or _was_new(pace, now):
+    if pace.tail or pace.thorough or now.hurry or was_new(pace, now):
         return False
     whole = now.full_scans >= pace.began.full_scans + BURST_SCANS - 1
     return whole and now.cpu - pace.began.cpu >= LOOKS * pace.cost
@@ -300,27 +302,7 @@ def _after(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> Pace:
 
 def _next_scan(pace: Pace, now: Reading) -> Pace:
     """Return the pace at the end of a scan, when the next one begins."""
-    return replace(pace, scan=now, seen=pace.scan.breaks)
-
-
-def pause(pace: Pace, page_size: int) -> float:
-    """Return for how many seconds after a burst what is new waits for the next one."""
-    took = pace.done.at - pace.began.at
-    if pace.grew or _was_new(pace, pace.done):
-        # How much has to change is what limits the first; the next burst passes over most of what
-        # the second looked at, and takes a part of the time.
-        return LEAST_PAUSE * took
-    # Twice as often, each burst would find half as much; one that loses is due to see whether it
-    # still does.
-    worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
-    share = FAIR_SHARE * (math.sqrt(worth) if worth >= 1 else worth)
-    share = min(MOST_SHARE, max(LEAST_SHARE, share))
-    return max(LEAST_PAUSE * took, min(LONGEST_PAUSE, took * (1 / share - 1)))
-
-
-def _was_new(pace: Pace, now: Reading) -> bool:
-    """Tell whether nearly all that the burst went over had not been looked at before."""
-    return pace.began.known <= OLD_SHARE * now.known
+    return replace(pace, scan=now, passing=now.breaks, seen=pace.passing)
 
 
 def _cost(since: Reading, now: Reading) -> float:
@@ -343,7 +325,7 @@ def _least_growth(now: Reading) -> float:
 def _growth_factor(pace: Pace, now: Reading, page_size: int) -> float:
     """Return by how many times the least growth memory has to grow from now on, at rest."""
     if not pace.grew or pace.writing.stood_out() >= MOST_GROWTH * _least_growth(now):
-        # A collection since then undid it, whatever it was worth.
+        # A collection has just undone it, whatever it was worth.
         return pace.growth
     worth = value(pace.began, pace.done, page_size, life=pace.done.stay)
     return 1.0 if worth >= 1 else min(MOST_GROWTH, 2 * pace.growth)
@@ -358,8 +340,8 @@ def _changed(pace: Pace, now: Reading, page_size: int, *, calm: bool) -> bool:
     return haste(size, 2 * pace.period, BURST_SCANS * pace.cost, now) >= 1
 
 
-def _is_time(pace: Pace, now: Reading, page_size: int) -> bool:
+def _is_time(pace: Pace, now: Reading, page_size: int, *, came: bool) -> bool:
     """Tell whether what is new has waited long enough, or is too much to wait."""
-    left = pace.done.at + pause(pace, page_size) - now.at
+    left = pace.done.at + pause(pace, page_size, came=came) - now.at
     growth = _growth(pace, now, page_size)
     return left <= 0 or haste(growth, left, BURST_SCANS * pace.cost, now) >= 1

@@ -23,6 +23,8 @@ class Reading:
             what merges or is written to does not change it.
         charged: bytes charged to the containers that merge, in the same way. It counts page cache,
             as the other counts programs that do not merge: what is new has to show in both.
+        waiting: bytes charged to the containers that wait for the next burst.
+        served: bytes charged to those that the last burst was for.
         available_percent: MemAvailable in percent of MemTotal.
         stay: seconds that a container which comes new is likely to stay.
         hurry: whether somebody waits for ksmd's counters to become true, which takes a scan.
@@ -39,6 +41,8 @@ class Reading:
     charged: int
     available_percent: float
     merged: int = 0
+    waiting: int = 0
+    served: int = 0
     stay: float = float("inf")
     hurry: bool = False
 

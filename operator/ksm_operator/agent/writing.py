@@ -16,8 +16,8 @@ takes less."""
 USUAL_SECONDS: Final = 15.0
 """Over which is averaged what is written to all the time, which a collection stands out from."""
 MOST_MORE: Final = 8 << 20
-"""Bytes a second that count, beyond twice of what usually is written to, as usual from now on. More
-than caches that were just merged are written to is a collection."""
+"""Bytes a second, beyond twice of what was usual: no more than that becomes usual. Caches that were
+just merged are written to at such a rate at most; a collection at many times that."""
 CALM: Final = 2 << 20
 """Bytes a second: while more than this is written to beyond what usually is, it is too early to
 look, because a garbage collector is at work."""

@@ -79,7 +79,10 @@ def survey_steps(
         flags = PageFlags(files, proc)
         for process in processes:
             try:
-                counted[process] = read_merging_pages(process, proc=proc) or 0
+                pages = read_merging_pages(process, proc=proc) or 0
+                if not flags.mark.is_sure:
+                    _, pages = _ranges(process, pages, flags, proc)
+                counted[process] = pages
             except ProcessGone:
                 gone.add(process)
             yield

@@ -9,8 +9,8 @@ from ksm_operator.agent.pace import (
     Pace,
     begin,
     follow,
-    pause,
 )
+from ksm_operator.agent.patience import pause
 from ksm_operator.agent.reading import Reading, merged
 
 PAGE = 4096
@@ -26,6 +26,8 @@ START = Reading(
     anonymous=GIB,
     charged=GIB,
     available_percent=50.0,
+    waiting=GIB // 4,
+    served=GIB // 4,
 )
 GROWTH = int(GROWTH_SHARE * START.known)
 """Bytes that are growth worth looking at."""
@@ -49,8 +51,8 @@ def grown(by: float) -> dict[str, float]:
 
 
 def resume(pace: Pace) -> float:
-    """When the next burst may begin."""
-    return pace.done.at + pause(pace, PAGE)
+    """When the next burst for newcomers may begin."""
+    return pace.done.at + pause(pace, PAGE, came=True)
 
 
 def at_rest(reading: Reading = START, *, cpu: float = 1.0) -> tuple[Pace, Reading]:

@@ -153,6 +153,16 @@ def test_plenty_of_memory_stops_ksmd() -> None:
     assert not machine.told[-1].run
 
 
+def test_a_burst_does_not_last_while_memory_is_plenty() -> None:
+    """What comes after it waits for as long as it took, several times over."""
+    machine = Machine(Ksmd(start_below_available_percent=30), Memory(GIB), available=80.0).run(100)
+    machine.available = 10.0
+    machine.run(60)
+    pace = machine.told[-1].pace
+    assert pace.period, "the burst is over"
+    assert pace.done.at - pace.began.at < 60
+
+
 @given(st.floats(0.01, 1.0), st.lists(st.tuples(st.floats(0, 10), st.floats(0, 1)), max_size=50))
 def test_budget_keeps_little_and_forgives_much(
     limit: float, spent: list[tuple[float, float]]

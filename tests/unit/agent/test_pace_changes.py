@@ -124,7 +124,8 @@ def test_steady_writing_is_as_usual_after_a_burst_as_before() -> None:
     while not pace.period:
         steadily = {"cpu": 0.001, "breaks": 4 * CALM // PAGE}
         pace = follow(pace, reading := scanned(reading, seconds=1.0, **steadily), PAGE)
-    for _ in range(int(LATELY_SECONDS)):
+    until = resume(pace) + LATELY_SECONDS
+    while reading.at < until:
         pace = follow(pace, reading := written(reading, 4 * CALM), PAGE)
         assert pace.period
     pace = follow(pace, reading := written(reading, 4 * CALM + 4 * GROWTH), PAGE)
@@ -310,3 +311,20 @@ def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
     reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
     pace = replace(pace, period=MOST_FIRST_PERIOD)
     assert not follow(pace, later(reading, **grown(GROWTH)), PAGE).period
+
+
+def test_a_burst_that_ends_amid_a_scan_has_not_come_by_what_was_written_to_in_it() -> None:
+    """What ksmd passed early in that scan, and was written to later, counts as merged still."""
+    pace, reading = quiet()
+    reading = replace(later(reading, news=1), at=resume(pace))
+    pace = replace(pace, waiting=True)
+    pace = follow(pace, reading, PAGE)
+    for _ in range(2):
+        pace = follow(pace, reading := scanned(reading, cpu=0.001), PAGE)
+    assert not pace.period
+    pace = follow(pace, reading := later(written(reading, GROWTH), cpu=0.01), PAGE)
+    assert pace.period, "it ended amid a scan"
+    for _ in range(2):
+        assert reading.breaks - pace.seen >= GROWTH // PAGE
+        pace = follow(pace, reading := scanned(reading, seconds=60.0, cpu=0.001), PAGE)
+    assert reading.breaks == pace.seen

@@ -6,23 +6,29 @@ import pytest
 
 from ksm_operator.agent.pace import (
     BURST_SCANS,
-    FAIR_SHARE,
     JUDGED_SECONDS,
-    LEAST_PAUSE,
-    LEAST_SHARE,
-    LONGEST_PAUSE,
     LONGEST_PERIOD,
     MOST_FIRST_PERIOD,
     MOST_SCANS,
-    MOST_SHARE,
     THOROUGH_SECONDS,
     Pace,
     begin,
     follow,
+)
+from ksm_operator.agent.patience import (
+    FAIR_SHARE,
+    FIRST_GUESS,
+    LEAST_PAUSE,
+    LEAST_SHARE,
+    LONGEST_PAUSE,
+    LOOKS,
+    MOST_SHARE,
+    likeness,
     pause,
+    promise,
 )
 from ksm_operator.agent.reading import Reading
-from ksm_operator.agent.worth import PRICE
+from ksm_operator.agent.worth import LONGEST_LIFE, PRICE
 from unit.agent.readings import GIB, GROWTH, PAGE, START, at_rest, grown, later, resume, scanned
 
 
@@ -86,7 +92,7 @@ def came_and_waited(pace: Pace, reading: Reading, **found: float) -> tuple[Pace,
 def share(pace: Pace) -> float:
     """Of the time until the next burst may begin, what the last one took."""
     took = pace.done.at - pace.began.at
-    return took / (took + pause(pace, PAGE))
+    return took / (took + pause(pace, PAGE, came=True))
 
 
 def test_newcomers_that_are_not_worth_it_are_looked_at_more_rarely() -> None:
@@ -98,18 +104,25 @@ def test_newcomers_that_are_not_worth_it_are_looked_at_more_rarely() -> None:
     assert share(much) == pytest.approx(MOST_SHARE)
 
 
-@pytest.mark.parametrize(("worth", "times"), [(1 / 2, 1 / 2), (2, 2**0.5)])
-def test_how_long_the_next_burst_waits_follows_what_the_last_was_worth(
-    worth: float, times: float
-) -> None:
+@pytest.mark.parametrize(("worth", "times"), [(4 / 5, 4 / 5), (1, 1), (2, 2**0.5)])
+def test_how_long_the_next_burst_waits_follows_what_it_promises(worth: float, times: float) -> None:
     """Below its price faster than above: it is a loss then, and due to see whether it still is."""
     pace, reading = at_rest()
-    cpu, stay = 1.0, 20.0
-    priced = PRICE * cpu / stay
-    fair, _ = came_and_waited(pace, replace(reading, stay=stay), saved=priced, cpu=cpu)
-    other, _ = came_and_waited(pace, replace(reading, stay=stay), saved=worth * priced, cpu=cpu)
-    assert share(fair) == pytest.approx(FAIR_SHARE)
-    assert share(other) == pytest.approx(times * FAIR_SHARE)
+    stay, fresh = 20.0, 1000.0 * GIB  # of which next to nothing merges
+    waited = replace(reading, stay=stay, waiting=int(fresh), served=int(fresh))
+    pace, _ = came_and_waited(pace, waited, saved=worth * LOOKS * PRICE / stay / BURST_SCANS)
+    assert share(pace) == pytest.approx(times * FAIR_SHARE, rel=1e-3)
+
+
+def test_what_a_burst_promises_follows_how_much_waits() -> None:
+    """A small job is no reason to go over a whole node; many small ones are."""
+    pace, reading = at_rest()
+    pace, reading = came_and_waited(pace, replace(reading, stay=20.0), saved=GIB // 12)
+    half = promise(pace, PAGE)
+    assert half == pytest.approx(GIB / 8 * 20 / (LOOKS * PRICE))
+    pace = follow(pace, reading := replace(later(reading), waiting=reading.waiting // 8), PAGE)
+    assert promise(pace, PAGE) == pytest.approx(half / 8)
+    assert share(pace) == pytest.approx(LEAST_SHARE)
 
 
 def test_what_a_burst_was_worth_shows_a_while_later() -> None:
@@ -122,13 +135,14 @@ def test_what_a_burst_was_worth_shows_a_while_later() -> None:
     assert share(follow(pace, late, PAGE)) == pytest.approx(MOST_SHARE)
 
 
-def test_after_new_memory_newcomers_wait_for_less() -> None:
-    """The next burst passes over what this one looked at, so it takes a part of the time."""
-    pace, reading = begin(replace(START, known=0)), replace(START, known=GIB // 4)
+@pytest.mark.parametrize(("known", "merges"), [(0, FIRST_GUESS), (GIB // 4, 0)])
+def test_the_first_of_its_kind_says_nothing_of_the_second(known: int, merges: float) -> None:
+    """It had nobody to merge with; beside others it would have had."""
+    pace, reading = begin(replace(START, known=known)), replace(START, known=GIB // 4)
     while not pace.period:
-        reading = scanned(reading)
-        pace = follow(pace, reading, PAGE)
-    assert pause(pace, PAGE) == LEAST_PAUSE * (reading.at - START.at)
+        pace = follow(pace, reading := scanned(reading), PAGE)
+    price = LOOKS * pace.cost * PRICE
+    assert promise(pace, PAGE) == pytest.approx(merges * reading.waiting * LONGEST_LIFE / price)
 
 
 def test_where_burst_follows_burst_few_of_them_are_thorough() -> None:
@@ -148,12 +162,12 @@ def test_on_a_large_node_newcomers_do_not_wait_for_hours() -> None:
     while not pace.period:
         reading = scanned(reading, seconds=50, cpu=10.0)
         pace = follow(pace, reading, PAGE)
-    assert pause(pace, PAGE) == LONGEST_PAUSE
+    assert pause(pace, PAGE, came=True) == LONGEST_PAUSE
     pace, reading = begin(START), START
     while not pace.period:
         reading = scanned(reading, seconds=600, cpu=100.0)
         pace = follow(pace, reading, PAGE)
-    assert pause(pace, PAGE) == LEAST_PAUSE * (reading.at - START.at)
+    assert pause(pace, PAGE, came=True) == LEAST_PAUSE * (reading.at - START.at)
 
 
 def test_what_ends_soon_is_worth_little() -> None:
@@ -162,4 +176,52 @@ def test_what_ends_soon_is_worth_little() -> None:
     found = GIB // 200
     lasting, _ = came_and_waited(pace, reading, saved=found)
     fleeting, _ = came_and_waited(pace, replace(reading, stay=20.0), saved=found)
-    assert pause(lasting, PAGE) < pause(fleeting, PAGE)
+    assert pause(lasting, PAGE, came=True) < pause(fleeting, PAGE, came=True)
+
+
+def test_memory_that_changes_waits_for_no_newcomer() -> None:
+    """A garbage collection soon after a burst is seen to, though nobody came who could promise."""
+    pace, reading = at_rest()
+    pace, reading = came_and_waited(pace, reading)
+    pace = follow(pace, reading := replace(later(reading), waiting=0), PAGE)
+    took = pace.done.at - pace.began.at
+    assert pause(pace, PAGE, came=False) == LEAST_PAUSE * took
+    assert share(pace) == pytest.approx(LEAST_SHARE)
+    soon = replace(reading, at=pace.done.at + LEAST_PAUSE * took)
+    assert not follow(pace, later(soon, **grown(GIB)), PAGE).period
+
+
+def test_a_burst_that_was_for_nobody_says_nothing_of_newcomers() -> None:
+    """An edited policy, a garbage collection, or one whose containers have all ended."""
+    pace, reading = came_and_waited(*at_rest(), saved=GIB // 12)
+    known = likeness(pace, PAGE)
+    assert known == pytest.approx(1 / 2)
+    reading = replace(reading, at=resume(pace), served=0)
+    pace = follow(pace, reading := later(reading, **grown(GIB)), PAGE)
+    while not pace.period:
+        pace = follow(pace, reading := scanned(reading, saved=GIB), PAGE)
+    assert pace.grew
+    assert likeness(pace, PAGE) == known
+
+
+def test_a_thorough_scan_makes_no_burst_seem_dear() -> None:
+    """Newcomers need two looks; that old pages are looked at too is for these."""
+    pace, reading = at_rest()
+    pace = follow(pace, reading := later(reading, news=1), PAGE)
+    while not pace.period:
+        cpu = 5.0 if pace.thorough else 1.0
+        pace = follow(pace, reading := scanned(reading, cpu=cpu, saved=GIB // 8), PAGE)
+    assert pace.cost == pytest.approx(5.0)
+    size = likeness(pace, PAGE) * reading.waiting
+    assert size
+    assert promise(pace, PAGE) == pytest.approx(size * LONGEST_LIFE / (LOOKS * 1.0 * PRICE))
+
+
+def test_who_came_while_counters_were_waited_for_was_seen_to() -> None:
+    """A node's first container comes while none merges, and ksmd makes haste for the counters."""
+    pace, reading = begin(START), START
+    for news in (0, 0, 1, 0, 0):
+        reading = replace(scanned(reading, news=news), hurry=True)
+        pace = follow(pace, reading, PAGE)
+        assert not pace.period
+    assert pace.news == reading.news

@@ -39,7 +39,7 @@ def test_a_collection_stands_out_by_most_of_its_size(usual: int) -> None:
 
 
 def test_it_makes_no_difference_how_often_somebody_looks() -> None:
-    """While memory is plenty nobody looks for hours."""
+    """While memory is plenty nobody looks for hours; so far as no collection comes meanwhile."""
     once, often = Writing().after(MIB, 3600.0), steady(MIB, 3600)
     assert once.lately == pytest.approx(often.lately)
     assert once.usual == pytest.approx(often.usual)
