@@ -15,7 +15,7 @@ LOOKS: Final = 2.2
 """Scans, by their CPU time, in which what was new at the beginning is passed twice."""
 FAIR_SHARE: Final = 1 / 6
 MOST_SHARE: Final = 1 / 3
-LEAST_SHARE: Final = 1 / 8
+LEAST_SHARE: Final = 1 / 10
 """Of the time that may be spent in bursts for what comes without haste: if the next one is just
 worth its CPU; at most, and at least."""
 FIRST_GUESS: Final = 1 / 4

@@ -50,9 +50,9 @@ def grown(by: float) -> dict[str, float]:
     return {"anonymous": by, "charged": by}
 
 
-def resume(pace: Pace) -> float:
-    """When the next burst for newcomers may begin."""
-    return pace.done.at + pause(pace, PAGE, came=True)
+def resume(pace: Pace, *, came: bool = True) -> float:
+    """When the next burst may begin, for newcomers or for memory that has changed."""
+    return pace.done.at + pause(pace, PAGE, came=came)
 
 
 def at_rest(reading: Reading = START, *, cpu: float = 1.0) -> tuple[Pace, Reading]:

@@ -124,7 +124,7 @@ def test_steady_writing_is_as_usual_after_a_burst_as_before() -> None:
     while not pace.period:
         steadily = {"cpu": 0.001, "breaks": 4 * CALM // PAGE}
         pace = follow(pace, reading := scanned(reading, seconds=1.0, **steadily), PAGE)
-    until = resume(pace) + LATELY_SECONDS
+    until = resume(pace, came=False) + LATELY_SECONDS
     while reading.at < until:
         pace = follow(pace, reading := written(reading, 4 * CALM), PAGE)
         assert pace.period
@@ -173,7 +173,7 @@ def test_garbage_that_merged_does_not_call_for_more_of_it() -> None:
         thorough += pace.thorough
         while not pace.period:
             pace = follow(pace, reading := scanned(reading, seconds=1.0), PAGE)
-        reading = replace(reading, at=resume(pace))
+        reading = replace(reading, at=resume(pace, came=False))
     assert thorough == 1
 
 
@@ -185,10 +185,10 @@ def test_a_collection_is_not_taken_for_what_is_usual() -> None:
         assert LATELY_SECONDS * pace.writing.usual < GIB // 16
         while pace.period:
             pace = follow(pace, reading := later(reading), PAGE)
-        assert reading.at <= resume(pace) + 1
+        assert reading.at <= resume(pace, came=False) + 1
         while not pace.period:
             pace = follow(pace, reading := scanned(reading, seconds=1.0), PAGE)
-        pace = follow(pace, reading := replace(reading, at=resume(pace)), PAGE)
+        pace = follow(pace, reading := replace(reading, at=resume(pace, came=False)), PAGE)
 
 
 def test_a_burst_that_a_collection_undid_says_nothing_of_the_next() -> None:
@@ -224,7 +224,7 @@ def test_a_burst_amid_the_writing_is_followed_by_another() -> None:
         reading = scanned(written(reading, GIB // 4), seconds=0.0, **gone)
         pace = follow(pace, reading, PAGE)
     assert pace.period < MOST_FIRST_PERIOD, "it found nothing because it came too early"
-    reading = replace(reading, at=resume(pace))
+    reading = replace(reading, at=resume(pace, came=False))
     pace = follow(pace, reading, PAGE)
     assert not pace.period
 
@@ -299,7 +299,7 @@ def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
     while not pace.period:
         reading = scanned(reading, cpu=0.001)
         pace = follow(pace, reading, PAGE)
-    reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
+    reading = replace(reading, at=resume(pace, came=False) + JUDGED_SECONDS)
     pace = follow(pace, reading, PAGE)
     assert follow(pace, later(reading, **grown(1.5 * GROWTH)), PAGE).period
     reading = later(reading, **grown(2 * GROWTH))
@@ -308,7 +308,7 @@ def test_growth_in_which_nothing_was_found_has_to_be_larger_next_time() -> None:
     while not pace.period:
         reading = scanned(reading, cpu=0.001, saved=GIB // 4)
         pace = follow(pace, reading, PAGE)
-    reading = replace(reading, at=resume(pace) + JUDGED_SECONDS)
+    reading = replace(reading, at=resume(pace, came=False) + JUDGED_SECONDS)
     pace = replace(pace, period=MOST_FIRST_PERIOD)
     assert not follow(pace, later(reading, **grown(GROWTH)), PAGE).period
 
