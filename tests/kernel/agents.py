@@ -98,6 +98,14 @@ class Agents:
 MakeEnrolment = Callable[[object, Cgroup], tuple[Enrolment, str]]
 
 
+def attend(enrolment: Enrolment, path: str) -> None:
+    """Enrol a container as the agent does: again while some process is to be tried again.
+
+    On a slow machine a process may not have had a turn of the CPU in the time of a visit.
+    """
+    wait_until(lambda: not enrolment.attend(path, "pod"), "nobody is to be tried again")
+
+
 def release_all(enrolment: Enrolment, path: str) -> None:
     """Give everything back, as when a policy is deleted."""
     for _ in enrolment.release([path], 0):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kernel.agents import RUNTIME_INIT, WAIT, Agents, EndsAfterTheCall, MakeEnrolment
+from kernel.agents import RUNTIME_INIT, WAIT, Agents, EndsAfterTheCall, MakeEnrolment, attend
 from kernel.conftest import Cgroup, Holders, Start, wait_until
 from ksm_operator.agent.admission import NO_HEADROOM
 from ksm_operator.kernel import (
@@ -33,11 +33,11 @@ def test_a_child_of_a_process_that_ended_after_the_call_is_ours(
     cgroup.add(init.pid)
     enrolment, path = make_enrolment(EndsAfterTheCall(tracer, init), cgroup)
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     wait_until(lambda: not is_alive(init.process), "the first process has ended")
     (child,) = pids(cgroup.directory)
     assert kernel.merge_any(child), "what the test is about: it has inherited"
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
 
     container = enrolment.state.containers[path]
     assert container.enrolled == {find_process(child)}
@@ -57,7 +57,7 @@ def test_what_asked_for_merging_before_us_is_its_own(
     cgroup.add(own.pid)
     enrolment, path = make_enrolment(tracer, cgroup)
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
 
     assert enrolment.state.containers[path].own == {own.process}
     for _ in enrolment.release([path], 0):
@@ -75,14 +75,14 @@ def test_a_container_at_its_limit_waits_for_room(
     home.limit(home.usage() + (2 << 20))
     enrolment, path = make_enrolment(tracer, home)
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     assert enrolment.skipped_processes({path: None}) == {NO_HEADROOM: 1}
     assert path not in enrolment.state.containers
     assert not kernel.merge_any(target.pid)
 
     home.limit(64 << 20)
     enrolment.retry_skipped()
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     assert enrolment.state.containers[path].enrolled == {target.process}
     for _ in enrolment.release([path], 0):
         pass
@@ -104,7 +104,7 @@ sys.stdin.readline()
     cgroup.add(locked.pid)
     enrolment, path = make_enrolment(tracer, cgroup)
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
 
     assert not enrolment.state.containers
     assert set(enrolment.seen[path].skipped.values()) == {"LockedMemory"}
@@ -118,7 +118,7 @@ def test_a_release_that_is_put_off_half_way_goes_on(
     for target in targets:
         cgroup.add(target.pid)
     enrolment, path = make_enrolment(tracer, cgroup)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     assert all(kernel.merge_any(target.pid) for target in targets)
 
     steps = enrolment.release([path], 0)
@@ -172,7 +172,7 @@ def test_one_that_locks_its_memory_later_is_let_go(
     target = start(sys.executable, "-u", "-c", LOCKS_LATER, *how)
     cgroup.add(target.pid)
     enrolment, path = make_enrolment(tracer, cgroup)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     assert kernel.merge_any(target.pid)
     target.tell("go on")
     if how:
@@ -180,11 +180,11 @@ def test_one_that_locks_its_memory_later_is_let_go(
         target.tell("go on")
     assert target.line() == "locked"
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
 
     assert not kernel.merge_any(target.pid)
     assert enrolment.seen[path].skipped == {target.process: "LockedMemory"}
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     assert not kernel.merge_any(target.pid)
 
 
@@ -195,12 +195,12 @@ def test_a_child_that_must_not_merge_is_let_go(
     target = start(code=REAL_TIME_CHILD)
     cgroup.add(target.pid)
     enrolment, path = make_enrolment(tracer, cgroup)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     target.tell("go on")
     child = find_process(int(target.line()))
     assert kernel.merge_any(child.pid), "what the test is about: it has inherited"
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
 
     assert not kernel.merge_any(child.pid)
     assert enrolment.seen[path].skipped == {child: "RealTime"}

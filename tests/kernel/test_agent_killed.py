@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kernel.agents import WAIT, Agents, release_all
+from kernel.agents import WAIT, Agents, attend, release_all
 from kernel.conftest import Cgroup, Start, Target
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.kernel import (
@@ -65,9 +65,9 @@ def agents(hierarchy: Hierarchy, prctl: KernelFeatures) -> Agents:
 
 def live(enrolment: Enrolment, path: str, cgroup: Cgroup, late: Target) -> None:
     """All that an agent does to a container, and one more process comes into it meanwhile."""
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     cgroup.add(late.pid)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     release_all(enrolment, path)
 
 
@@ -98,7 +98,7 @@ def test_the_next_agent_tells_what_is_ours(
         resumed = agents.enrolment(tracer)
         resumed.prune()
         below.add(late.pid)
-        resumed.attend(path, "pod")
+        attend(resumed, path)
         where = f"killed after {instants - 1} instants"
         assert kernel.merge_any(service.pid), where
         assert kernel.merge_any(late.pid), where
@@ -132,7 +132,7 @@ def test_a_call_that_a_process_makes_after_its_visitor_died_is_ours(
     own, late = start(code=ITS_OWN), start(*SERVICE)
     cgroup.add(own.pid)
     path = agents.path(cgroup)
-    agents.enrolment(tracer).attend(path, "pod")
+    attend(agents.enrolment(tracer), path)
     cgroup.add(late.pid)
 
     enrolment = agents.enrolment(DiesUnderTheCall(tracer, late))
@@ -140,7 +140,7 @@ def test_a_call_that_a_process_makes_after_its_visitor_died_is_ours(
     tracer.call(late.process, [Syscall("prctl", (67, 1, 0, 0, 0))])
 
     resumed = agents.enrolment(tracer)
-    resumed.attend(path, "pod")
+    attend(resumed, path)
     assert resumed.state.containers[path].own == {own.process}
     release_all(resumed, path)
     assert not kernel.merge_any(late.pid)

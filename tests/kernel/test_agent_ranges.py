@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.agents import RUNTIME_INIT, Agents, EndsAfterTheCall, release_all
+from kernel.agents import RUNTIME_INIT, Agents, EndsAfterTheCall, attend, release_all
 from kernel.conftest import Cgroup, Start, wait_until
 from kernel.test_madvise import PROGRAM, Program
 from ksm_operator.kernel import (
@@ -91,15 +91,15 @@ def test_by_ranges_a_process_is_followed_as_it_grows(
     own, first = program.map(4), program.map(4)
     program.mark(own)
     enrolment, path = by_ranges.enrolment(tracer), by_ranges.path(cgroup)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     assert program.marked(first) == first.size
     assert enrolment.state.containers[path].enrolled == {program.process}
     withdrawn = program.map(4)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     assert program.marked(withdrawn) == withdrawn.size
     program.mark(withdrawn, on=False)
     last = program.map(8)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     assert program.marked(last) == last.size
     assert program.marked(withdrawn) == 0
 
@@ -114,7 +114,7 @@ def test_by_ranges_a_process_that_stays_as_it_is_gets_no_visit(
     """Every look at its ranges costs as it has memory, every visit stops it."""
     program.map(4)
     path = by_ranges.path(cgroup)
-    by_ranges.enrolment(tracer).attend(path, "pod")
+    attend(by_ranges.enrolment(tracer), path)
     # Another agent looks once at what it took over, and has not seen it so small before.
     quiet = by_ranges.enrolment(tracer)
     quiet.attend(path, "pod")
@@ -137,11 +137,11 @@ def test_by_ranges_the_child_of_a_process_that_ended_is_given_back_too(
     path = by_ranges.path(cgroup)
     enrolment = by_ranges.enrolment(EndsAfterTheCall(tracer, init))
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     wait_until(lambda: not is_alive(init.process), "the first process has ended")
     (pid,) = pids(cgroup.directory)
     assert marked_bytes(pid), "what the test is about: it has inherited"
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
 
     assert enrolment.state.containers[path].enrolled == {find_process(pid)}
     release_all(enrolment, path)
@@ -155,7 +155,7 @@ def test_by_ranges_children_are_found_whether_they_exec_or_not(
     parent = start(code=FAMILY)
     cgroup.add(parent.pid)
     enrolment, path = by_ranges.enrolment(tracer), by_ranges.path(cgroup)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     parent.tell("go on")
     forked, spawned = (int(word) for word in parent.line().split())
     waits_in = Path(f"/proc/{spawned}/wchan")
@@ -163,7 +163,7 @@ def test_by_ranges_children_are_found_whether_they_exec_or_not(
     assert marked_bytes(forked)
     assert not marked_bytes(spawned)
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
 
     family = {find_process(pid) for pid in (parent.pid, forked, spawned)}
     assert enrolment.state.containers[path].enrolled == family
@@ -180,7 +180,7 @@ def test_by_ranges_another_program_begins_anew(
     target = start(code=again + f"os.execv(sys.executable, [sys.executable, '-c', {PROGRAM!r}])")
     cgroup.add(target.pid)
     enrolment, path = by_ranges.enrolment(tracer), by_ranges.path(cgroup)
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
     before = enrolment.state.containers[path].marks[target.process]
     target.tell("exec")
     assert target.line() == "ready"
@@ -189,7 +189,7 @@ def test_by_ranges_another_program_begins_anew(
     program.mark(own)
     area = program.map(4)
 
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
 
     after = enrolment.state.containers[path].marks[target.process]
     assert after.program != before.program
@@ -213,7 +213,7 @@ def test_by_ranges_an_agent_that_is_killed_leaves_nothing_behind(
     release_all(by_ranges.enrolment(tracer), path)
 
     assert program.marked(EVERYTHING) == program.marked(own) == own.size
-    by_ranges.enrolment(tracer).attend(path, "pod")
+    attend(by_ranges.enrolment(tracer), path)
     assert program.marked(area) == area.size
 
 
@@ -225,7 +225,7 @@ def test_an_agent_that_is_killed_while_it_releases_brings_own_marks_back(
     own, area = program.map(4), program.map(4)
     program.mark(own)
     path = by_prctl.path(cgroup)
-    by_prctl.enrolment(tracer).attend(path, "pod")
+    attend(by_prctl.enrolment(tracer), path)
     assert program.marked(area) == area.size
     enrolment = by_prctl.enrolment(KilledAt(tracer, number, is_made=True))
     try:
@@ -246,8 +246,8 @@ def test_what_a_program_marked_itself_comes_back_after_the_prctl(
     program.mark(own)
     enrolment, path = by_prctl.enrolment(tracer), by_prctl.path(cgroup)
 
-    enrolment.attend(path, "pod")
-    enrolment.attend(path, "pod")
+    attend(enrolment, path)
+    attend(enrolment, path)
 
     container = enrolment.state.containers[path]
     assert container.enrolled == {program.process}
