@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ksm_operator.kernel import KsmValues
 
 CHARGED_SECONDS: Final = 3.0
-"""Seconds between two looks at what containers are charged for, outside of bursts: one small file
-for each."""
+"""Seconds between two looks at what containers are charged for: one small file for each. In a burst
+it is looked at each second, because the burst is judged by what those hold that it was for."""
 
 
 class Governor:
@@ -47,7 +47,7 @@ class Governor:
         self._charged = 0
         self._next_charged = 0.0
         self._waiting = self._served = 0
-        self._is_close = False
+        self._in_burst = False
         self._newcomers = Newcomers()
         self._last: Reading | None = None
 
@@ -88,8 +88,8 @@ class Governor:
             else:
                 told = tuning.decide(before, ksmd, reading, page_size())
             self._newcomers.keep_up(before.pace if before is not None else None, told.pace)
-            # In a burst, and when it is over, it has to be known what it is, and was, for.
-            self._is_close = ksmd.tuning == "Auto" and told.wanted and not told.pace.period
+            # Where the pace is not followed its first burst never ends.
+            self._in_burst = ksmd.tuning == "Auto" and told.wanted and not told.pace.period
             self.scanning = told
             self._next_decision = now + tuning.INTERVAL
             troubles = self._knobs.apply(scanning_values(told, ksmd))
@@ -105,7 +105,7 @@ class Governor:
             values.pages_volatile,
         )
         self._newcomers.follow(now, paths, self._is_alive)
-        if self._is_close or now >= self._next_charged:
+        if self._in_burst or now >= self._next_charged:
             self._next_charged = now + CHARGED_SECONDS
             usage = {path: self._usage(path) for path in paths}
             self._charged = saved + sum(usage.values())

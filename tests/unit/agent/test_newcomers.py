@@ -125,7 +125,11 @@ def test_who_is_let_go_has_not_ended() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.floats(0, 5000), st.sets(st.sampled_from("abcdef")), st.sampled_from("-st"))
+        st.tuples(
+            st.floats(0, 5000),
+            st.sets(st.sampled_from("abcdef")),
+            st.sampled_from(["nothing", "a burst", "drawn out"]),
+        )
     )
 )
 def test_it_never_loses_count(steps: list[tuple[float, set[str], str]]) -> None:
@@ -134,9 +138,9 @@ def test_it_never_loses_count(steps: list[tuple[float, set[str], str]]) -> None:
     for passed, there, deed in steps:
         at += passed
         newcomers.follow(at, there, _gone)
-        if deed == "s":
+        if deed == "a burst":
             serve(newcomers)
-        if deed == "t":
+        if deed == "drawn out":
             newcomers.keep_up(pace, replace(pace, news=pace.news + 1))
         assert newcomers.stay() >= 0
         assert not newcomers.waiting & newcomers.served

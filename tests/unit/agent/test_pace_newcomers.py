@@ -108,8 +108,8 @@ def test_newcomers_that_are_not_worth_it_are_looked_at_more_rarely() -> None:
 def test_how_long_the_next_burst_waits_follows_what_it_promises(worth: float, times: float) -> None:
     """Below its price faster than above: it is a loss then, and due to see whether it still is."""
     pace, reading = at_rest()
-    stay, fresh = 20.0, 1000.0 * GIB  # of which next to nothing merges
-    waited = replace(reading, stay=stay, waiting=int(fresh), served=int(fresh))
+    stay, many = 20.0, 1000 * GIB  # of which next to nothing merges
+    waited = replace(reading, stay=stay, waiting=many, served=many)
     pace, _ = came_and_waited(pace, waited, saved=worth * LOOKS * PRICE / stay / BURST_SCANS)
     assert share(pace) == pytest.approx(times * FAIR_SHARE, rel=1e-3)
 
