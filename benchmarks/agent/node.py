@@ -25,6 +25,8 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 NODE: Final = "bench"
 NAMESPACE: Final = "bench"
 AGENT_SECONDS: Final = 40.0
+ENVIRONMENT: Final = [{"name": f"SETTING_{one}", "value": 40 * "x"} for one in range(80)]
+"""It makes a pod as large as they are, some 8 KiB."""
 MEMORY: Final = Path("/dev/shm")
 """A file system without a disk."""
 
@@ -166,7 +168,7 @@ class PlayedNode:
             "metadata": {"name": name, "labels": {"app": app}},
             "spec": {
                 "nodeName": NODE,
-                "containers": [{"name": "first", "image": "first"}],
+                "containers": [{"name": "first", "image": "first", "env": ENVIRONMENT}],
                 "automountServiceAccountToken": False,
             },
         }

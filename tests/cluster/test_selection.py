@@ -1,14 +1,28 @@
 """Whose processes merge: labels come and go on running pods, and their memory follows."""
 
+import os
 import time
 
+import pytest
+
 from cluster.command import holds_for, wait_until
-from cluster.pods import Process, all_merge, assert_unharmed, none_merges, processes
+from cluster.pods import (
+    Process,
+    all_merge,
+    assert_unharmed,
+    none_merges,
+    pod,
+    processes,
+    wait_for_pods,
+)
 from cluster.stage import DOMAIN, Stage
+from ksm_operator.kernel import find_ksmd
 
 MERGE_LABEL = "ksm-operator.dev/merge"
 FOLLOW_SECONDS = 30
 """A pod that leaves gives its merged pages back first, which takes its time."""
+REPORT_SECONDS = 90
+"""A node speaks at most once a minute."""
 
 
 def _merging(them: list[Process], describe: str) -> None:
@@ -67,6 +81,72 @@ def test_consent_of_pods_and_namespaces(stage: Stage) -> None:
     _released(second, "the pod's label wins over its namespace's")
     assert all_merge(first)
     assert_unharmed(kubectl, namespace, everyone)
+
+
+def test_a_system_critical_pod_is_left_alone_unless_it_asks(stage: Stage) -> None:
+    """What a cluster depends on must not get slower because its namespace was selected."""
+    kubectl, namespace = stage.kubectl, stage.namespace()
+    stage.pods(namespace, 1)
+    manifest = pod("critical-0", namespace)
+    manifest["spec"]["priorityClassName"] = "system-cluster-critical"
+    kubectl.apply(manifest)
+    everyone = wait_for_pods(kubectl, namespace, 2)
+    ordinary, critical = (processes(kubectl, namespace, name) for name in ("pod-0", "critical-0"))
+    policy = stage.policy()
+    stage.wait_until_ready(policy)
+    assert all_merge(ordinary)
+    holds_for(lambda: none_merges(critical), 2, "the critical pod is left alone")
+    counts = {"reason": "SystemCritical", "count": 1}
+    wait_until(
+        lambda: counts in (kubectl.find("ksmnode", stage.node) or {})["status"]["pods"]["skipped"],
+        REPORT_SECONDS,
+        "the node says why a pod is left alone",
+    )
+
+    label = ("label", "-n", namespace, "--overwrite", "pod", "critical-0")
+    kubectl(*label, f"{MERGE_LABEL}=enabled")
+    _merging(critical, "the critical pod asks")
+    kubectl(*label, f"{MERGE_LABEL}-")
+    _released(critical, "it does not ask any more")
+    assert_unharmed(kubectl, namespace, everyone)
+
+
+def test_a_pod_with_a_cpu_of_its_own_has_it_without_ksmd(stage: Stage) -> None:
+    """Who pays for a whole CPU waits for nothing there: neither for ksmd nor for a merged page."""
+    everywhere = os.sched_getaffinity(0)
+    if len(everywhere) == 1:
+        pytest.skip("a machine with one CPU has none to give away")
+    kubectl, namespace = stage.kubectl, stage.namespace()
+    ksmd = find_ksmd()
+    assert ksmd is not None
+    before = os.sched_getaffinity(ksmd)
+    stage.pods(namespace, 1)
+    policy = stage.policy()
+    stage.wait_until_ready(policy)
+    manifest = pod("alone-0", namespace)
+    whole = {"cpu": "1", "memory": "256Mi"}
+    manifest["spec"]["containers"][0]["resources"] = {"limits": whole, "requests": whole}
+    kubectl.apply(manifest)
+    everyone = wait_for_pods(kubectl, namespace, 2)
+    ordinary, alone = (processes(kubectl, namespace, name) for name in ("pod-0", "alone-0"))
+    (own,) = {frozenset(os.sched_getaffinity(one.pid)) for one in alone}
+    assert len(own) == 1, "what the test is about: the kubelet gave it a CPU"
+
+    # The kubelet takes the CPU away from the agent some seconds later.
+    wait_until(lambda: own.isdisjoint(os.sched_getaffinity(ksmd)), 60, "ksmd leaves the CPU")
+    wait_until(lambda: none_merges(alone), 120, "the pod with the CPU is left alone")
+    assert all_merge(ordinary)
+
+    label = ("label", "-n", namespace, "--overwrite", "pod", "alone-0")
+    kubectl(*label, f"{MERGE_LABEL}=enabled")
+    _merging(alone, "the pod asks, and is let in with its CPU")
+    assert own.isdisjoint(os.sched_getaffinity(ksmd))
+    kubectl(*label, f"{MERGE_LABEL}-")
+    _released(alone, "it does not ask any more")
+    assert all_merge(ordinary)
+    assert_unharmed(kubectl, namespace, everyone)
+    kubectl("delete", "pod", "-n", namespace, "alone-0")
+    wait_until(lambda: os.sched_getaffinity(ksmd) == before, 60, "ksmd may run there again")
 
 
 def test_namespaces_come_and_go_by_their_labels(stage: Stage) -> None:

@@ -9,6 +9,8 @@ import pytest
 from kernel.agents import Agents, Node, release_all
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from kernel.huge_programs import MIB, PROGRAM, READY, SIZE, huge
+from ksm_operator.agent.consent import Consent
+from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd, NodePolicy
 from ksm_operator.kernel import Hierarchy, KernelFeatures, Tracer, page_size
 from ksm_operator.kernel.duplicates import count_duplicates
@@ -68,7 +70,9 @@ def test_what_was_foretold_is_saved(node: Node, run: Callable[..., Target]) -> N
     poor = [run(PROGRAM, str(SIZE), "50") for _ in range(2)]
     settings, observation = kernel.settings(), node.hands.observation
 
-    observation.go_on([node.path], NodePolicy(ksmd=Ksmd(cpu_limit_milli_cpu=500)))
+    observation.go_on(
+        [node.path], Consent(State("boot")), NodePolicy(ksmd=Ksmd(cpu_limit_milli_cpu=500))
+    )
     wait_until(lambda: observation.last is not None, "a look is over")
 
     assert observation.last is not None
@@ -92,7 +96,7 @@ def test_a_look_that_nobody_wants_ends(node: Node, run: Callable[..., Target]) -
     """An edit to Enforce must not leave a thread that reads memory for minutes."""
     run(WORKER, secrets.token_hex(8))
     observation = node.hands.observation
-    observation.go_on([node.path], NodePolicy())
+    observation.go_on([node.path], Consent(State("boot")), NodePolicy())
     assert observation.is_looking
     observation.end()
     wait_until(lambda: not observation.is_looking, "it has ended")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,31 @@ assert ctypes.CDLL(None).syscall(number, 1) >= 0
 """
     )
     assert why_not(target.process) is SkipReason.USERFAULTFD
+
+
+def test_gvisors_kernel_is_known_by_its_program(
+    start: Start, holder_program: Path, tmp_path: Path
+) -> None:
+    """Its runtime class may have any name; its program has one."""
+    sentry = tmp_path / "runsc"
+    shutil.copy(holder_program, sentry)
+    target = start(str(sentry), "1", "salt")
+    assert why_not(target.process) is SkipReason.SANDBOXED
+    assert why_not(target.process, asked=True) is None
+    sentry.unlink()
+    assert why_not(target.process) is SkipReason.SANDBOXED
+
+
+def test_who_asks_is_still_kept_from_harm(
+    start: Start, holder_program: Path, tmp_path: Path
+) -> None:
+    """The label of a pod overrides defaults, and none of the reasons that protect a process."""
+    sentry = tmp_path / "runsc"
+    shutil.copy(holder_program, sentry)
+    target = start(str(sentry), "1", "salt")
+    os.sched_setscheduler(target.pid, os.SCHED_FIFO, os.sched_param(1))
+    assert why_not(target.process, asked=True) is SkipReason.REAL_TIME
+    assert why_not(target.process) is SkipReason.REAL_TIME
 
 
 def test_an_ordinary_process_is_not_excluded(start: Start) -> None:

@@ -192,6 +192,7 @@ def _files(one: VirtualNode) -> dict[Path, str]:
     kubelet = node.kubelet_config(one) | {
         "cgroupDriver": "systemd",
         "cgroupRoot": "/",
+        "cpuManagerPolicy": "none",  # it has one CPU
         "registerWithTaints": [taint],
     }
     services = node.services(one)

@@ -32,7 +32,7 @@ from ksm_operator.agent.state import State, save
 from ksm_operator.agent.told import Told
 from ksm_operator.agent.view import View
 from ksm_operator.agent.watches import Watches
-from ksm_operator.agent.wire import Node, ObjectMeta
+from ksm_operator.agent.wire import Node, ObjectMeta, Pod
 from ksm_operator.agent.writer import StatusWriter
 from ksm_operator.kernel import KernelError
 
@@ -198,11 +198,12 @@ class Agent:
                 if not news.items:
                     log.warning("there is no KSMNode for this node; going on as told last")
             case Listed():
-                objects = [one for one in news.items if isinstance(one, ObjectMeta)]
                 if news.source is self._watches.pods:
-                    self._view.pods_listed(objects)
+                    self._view.pods_listed(one for one in news.items if isinstance(one, Pod))
                 elif news.source is self._watches.namespaces:
-                    self._view.namespaces_arrived(objects)
+                    self._view.namespaces_arrived(
+                        one for one in news.items if isinstance(one, ObjectMeta)
+                    )
             case Changed() | Deleted():
                 self._hear_change(news)
             case LookedUp() if (policy := self._told.policy) is not None:
@@ -239,7 +240,7 @@ class Agent:
                 log.warning("the KSMNode was deleted; going on as told last")
             else:
                 self._hear_node(item)
-        elif news.source is self._watches.pods:
+        elif isinstance(item, Pod):
             (self._view.pod_deleted if gone else self._view.pod_changed)(item)
         elif news.source is self._watches.namespaces:
             (self._view.namespace_deleted if gone else self._view.namespace_changed)(item)

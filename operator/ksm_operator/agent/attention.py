@@ -100,7 +100,7 @@ class Attention:
             self._forced.pop(path, None)
         for path in wanted:
             self._attempts.setdefault(path, (0, now))
-        for path in self._enrolment.follow_huge_pages():
+        for path in (*self._enrolment.follow_huge_pages(), *self._enrolment.follow_consent()):
             if path in self._attempts:
                 self._attempts[path] = (self._attempts[path][0], now)
                 self._glances.discard(path)

@@ -85,7 +85,7 @@ def rows(
     Args:
         figures: of the last survey.
         running: cgroup paths of the containers that exist now.
-        pods: metadata by the uid in their cgroups' names.
+        pods: what is known of them, by the uid in their cgroups' names.
     """
     return tuple(
         Row((pod.namespace, pod.name, one.placement.pod_uid, one.placement.container_id), one)

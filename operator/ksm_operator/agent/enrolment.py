@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.admission import NO_HEADROOM, may_join
 from ksm_operator.agent.cgroups import living_in, processes_in
+from ksm_operator.agent.consent import Consent
 from ksm_operator.agent.huge_pages import HugePages
 from ksm_operator.agent.record import adopt, adopt_all, forget_if_empty, keep_what_holds
 from ksm_operator.agent.releasing import FAILED, Releasing
@@ -63,6 +64,7 @@ class Enrolment:
         seen: what is known of containers beyond the state, by cgroup path.
         begun: how often memory came that ksmd has never gone over: with a container, or with a
             process that huge pages kept out before.
+        consent: whose pods ask for merging.
         huge_pages: decides on who lives in huge pages.
         withdrawal: lets containers go for which merging does not pay.
     """
@@ -73,13 +75,16 @@ class Enrolment:
         self.state = state
         self.seen: dict[str, Seen] = {}
         self.begun = 0
+        self.consent = Consent(state)
         self.huge_pages = HugePages()
         self._host = host
         self._save = save
         self._metrics = metrics
         self._releasing = Releasing(host, state, save, metrics)
         self.withdrawal = Withdrawal(host, state, save, self._releasing)
-        self._verification = Verification(host, save, self._releasing, self.huge_pages)
+        self._verification = Verification(
+            host, save, self._releasing, self.huge_pages, self.consent
+        )
 
     @property
     def left(self) -> dict[Process, Left]:
@@ -128,6 +133,7 @@ class Enrolment:
         now = self.processes(path)
         seen = self.seen.setdefault(path, Seen())
         seen.forget_but(now)
+        seen.note_asked(self.consent.asks(path))
         if self.withdrawal.keeps_out(path):
             return not self.withdrawal.let_go(path, now, seen)
         grown: list[Process] = []
@@ -222,12 +228,17 @@ class Enrolment:
         """Find out what is to be done with a process, and note why nothing is."""
         on_record = process in container.enrolled
         try:
-            look = look_at(process, read_status(process.pid))
+            status = read_status(process.pid)
+            look = look_at(process, status)
+            reason = self.consent.why_not(container.path, status)
+            if reason is not None:
+                raise Refused(process.pid, reason)
             prepared = self.huge_pages.prepare(
                 process,
                 self._host.features,
                 container.marks.get(process),
                 look.anonymous_bytes,
+                asked=seen.asked,
             )
         except ProcessGone:
             container.enrolled.discard(process)
@@ -339,6 +350,10 @@ class Enrolment:
             if here:
                 found.append(path)
         return found
+
+    def follow_consent(self) -> list[str]:
+        """Return the containers whose pods ask for merging since the last look, or no longer do."""
+        return [path for path, seen in self.seen.items() if seen.asked != self.consent.asks(path)]
 
     def enrolled_count(self) -> int:
         """Return how many processes are enrolled."""

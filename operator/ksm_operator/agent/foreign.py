@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -51,8 +49,7 @@ class Candidate:
 
     def age(self) -> float:
         """Return seconds since its start."""
-        started = self.process.start_time / os.sysconf("SC_CLK_TCK")
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+        return self.process.age()
 
     def descends_from(self, pid: int) -> bool:
         """Tell whether it is a child of that process, or of a child of it."""

@@ -200,6 +200,8 @@ class HugePages:
         features: KernelFeatures,
         before: Marks | None,
         anonymous_bytes: int,
+        *,
+        asked: bool = False,
     ) -> Intent | AlreadyMergeable:
         """What is to be done to enrol a process; see `prepare` of the kernel layer.
 
@@ -210,13 +212,16 @@ class HugePages:
             features: what the kernel can.
             before: what is on record of it.
             anonymous_bytes: its anonymous memory.
+            asked: its pod asks for merging.
 
         Raises:
             Refused: it lives in huge pages, and would be enrolled as a whole.
             As the kernel layer's.
         """
         try:
-            prepared = prepare(process, features, before, split_huge_pages=self.may_split(process))
+            prepared = prepare(
+                process, features, before, split_huge_pages=self.may_split(process), asked=asked
+            )
         except Postponed as error:
             if error.reason == NOTHING_TO_MARK:  # all of it may be in huge pages
                 self.why_not(process, anonymous_bytes)

@@ -79,7 +79,7 @@ class Neighbours:
         Args:
             domain: cgroup paths of the containers that belong together.
             containers: of all that are on the node.
-            pods: metadata of the node's pods, by the uid in their cgroups' names.
+            pods: what is known of the node's pods, by the uid in their cgroups' names.
             enrolled: those of the domain who merge. Who manages ksmd is looked for everywhere else,
                 so that nothing is overlooked before the node is taken.
 

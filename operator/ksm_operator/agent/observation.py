@@ -23,6 +23,7 @@ from ksm_operator.kernel import (
     SkipReason,
     SysfsError,
     page_size,
+    read_status,
     why_not,
 )
 from ksm_operator.kernel.huge_pages import huge_bytes, judge, lives_in_huge_pages
@@ -38,6 +39,7 @@ from ksm_operator.kernel.saving import between, saving, steady, without_huge_pag
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable
 
+    from ksm_operator.agent.consent import Consent
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.wire import NodePolicy
 
@@ -112,28 +114,33 @@ class Observation:
         """Nobody observes: end the look that is under way, and forget what was seen."""
         self.last = self._wanted = None
 
-    def go_on(self, paths: Iterable[str], policy: NodePolicy) -> None:
+    def go_on(self, paths: Iterable[str], consent: Consent, policy: NodePolicy) -> None:
         """Begin another look if that is due.
 
         Args:
             paths: cgroups of the containers whose processes would be enrolled.
+            consent: whose pods ask for it.
             policy: the node's.
         """
         self._share = min(MOST_SHARE, policy.ksmd.cpu_limit_milli_cpu / 1000)
         if self.is_looking:
             return
-        about = (frozenset(paths), policy.enrollment, policy.ksmd)
+        about = (frozenset(paths), consent.asked, policy.enrollment, policy.ksmd)
         if not is_due(self.last, about, time.monotonic()):
             return
         self._wanted = wanted = object()
         duty = Duty(lambda: self._share, lambda: self._wanted is wanted)
         self._thread = threading.Thread(
-            target=self._look, args=(about, policy, duty), name="observe", daemon=True
+            target=self._look, args=(about, consent, policy, duty), name="observe", daemon=True
         )
         self._thread.start()
 
     def _look(
-        self, about: tuple[frozenset[str], object, object], policy: NodePolicy, duty: Duty
+        self,
+        about: tuple[frozenset[str], frozenset[str], object, object],
+        consent: Consent,
+        policy: NodePolicy,
+        duty: Duty,
     ) -> None:
         began = time.thread_time()
         try:
@@ -141,7 +148,7 @@ class Observation:
                 process
                 for path in about[0]
                 for process in living_in(self._host.hierarchy, path)
-                if _may_be_enrolled(process)
+                if _may_be_enrolled(process, path, consent)
             ]
             saved, read, count = look(
                 processes,
@@ -267,8 +274,10 @@ def _read(
     return samples, every, sizes
 
 
-def _may_be_enrolled(process: Process) -> bool:
+def _may_be_enrolled(process: Process, path: str, consent: Consent) -> bool:
     try:
-        return why_not(process) in (None, SkipReason.ALREADY_MERGEABLE)
+        if consent.why_not(path, read_status(process.pid)) is not None:
+            return False
+        return why_not(process, asked=consent.asks(path)) in (None, SkipReason.ALREADY_MERGEABLE)
     except KernelError:
         return False

@@ -26,7 +26,8 @@ _POD_SLICE: Final = re.compile(
     r"(?::(?P<prefix>[a-z-]+):(?P<id>[0-9a-f]{64}))?$"
 )
 _CONTAINER: Final = re.compile(
-    r"^(?:(?:cri-containerd|crio|docker|libpod)-)?(?P<id>[0-9a-f]{64})(?:\.scope)?$"
+    # Kata Containers puts its virtual machine beside the containers that are not there.
+    r"^(?:(?:cri-containerd|crio|docker|libpod)-|kata_)?(?P<id>[0-9a-f]{64})(?:\.scope)?$"
 )
 
 

@@ -109,6 +109,8 @@ class Reconciler:
             self._look_around()
             return hands.give_back(reserve, self._neighbours.others_merge)
         self._judge(policy)
+        consent = hands.enrolment.consent
+        consent.follow(self._view.asked())
         self._look_around()
         if spec.desired_state == "Observing":
             return self._observe(policy)
@@ -120,11 +122,15 @@ class Reconciler:
         leaving = [
             path
             for path in self._state.containers
-            if path in self._view.verdicts and self._view.verdicts[path].leaves
+            if (path in self._view.verdicts and self._view.verdicts[path].leaves)
+            or path in consent.unwanted
         ]
         self.leaving = len(leaving)
         if not hands.release(leaving, reserve):
             return False
+        for path in consent.unwanted:
+            hands.attention.glance(path)
+        consent.unwanted.clear()
         self.leaving = 0
         return spec.desired_state != "Merging" or self._merge(policy)
 
@@ -142,14 +148,14 @@ class Reconciler:
         self.settled = self.settled or settled
         if self._schedule.govern == NEVER and self._state.containers:
             self._schedule.govern = 0.0
-        return True
+        return not hands.enrolment.consent.unwanted
 
     def _observe(self, policy: NodePolicy) -> bool:
         self.leaving = len(self._state.containers)
         reserve = policy.release_reserve_percent
         if not self._hands.give_back(reserve, self._neighbours.others_merge):
             return False
-        self._hands.observation.go_on(self._view.to_merge(), policy)
+        self._hands.observation.go_on(self._view.to_merge(), self._hands.enrolment.consent, policy)
         return True
 
     def _look_around(self) -> None:
@@ -157,7 +163,7 @@ class Reconciler:
         if not self._all_listed() and time.monotonic() < self._settling_until:
             return  # who belongs to the domain is not known yet
         view, enrolled = self._view, self._state.containers.keys()
-        domain = enrolled | set(view.to_merge())
+        domain = enrolled | view.domain()
         if self._neighbours.follow(domain, set(view.containers), view.pods, enrolled):
             self._schedule.happened = True
         policy = self._told.policy

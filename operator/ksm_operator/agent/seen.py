@@ -25,6 +25,7 @@ class Seen:
         first: the oldest process seen.
         logged: reasons that were logged already.
         looks: what enrolled processes were like when their ranges were read last.
+        asked: whether its pod asks for merging.
     """
 
     skipped: dict[Process, str] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Seen:
     first: Process | None = None
     logged: dict[Process, str] = field(default_factory=dict)
     looks: dict[Process, Look] = field(default_factory=dict)
+    asked: bool = False
 
     def forget_but(self, living: Iterable[Process]) -> None:
         """Forget everybody else, and who was to be tried again: that is now."""
@@ -40,6 +42,13 @@ class Seen:
         self.logged = {one: why for one, why in self.logged.items() if one in here}
         self.looks = {one: look for one, look in self.looks.items() if one in here}
         self.postponed = {}
+
+    def note_asked(self, asked: bool) -> None:  # noqa: FBT001 - it is all that this is about
+        """Take whether its pod asks; everybody is judged anew when that is new."""
+        if asked != self.asked:
+            self.asked = asked
+            self.skipped.clear()
+            self.looks.clear()
 
     def skip(self, process: Process, reason: str) -> None:
         """Leave a process alone until it is looked at anew."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ksm_operator.agent.wire import NodePolicy, ObjectMeta
+    from ksm_operator.agent.wire import NodePolicy, ObjectMeta, Pod
 
 MERGE_LABEL: Final = "ksm-operator.dev/merge"
 CONFIG_HASH: Final = "kubernetes.io/config.hash"
@@ -40,10 +40,14 @@ class Verdict:
     Attributes:
         outcome: what becomes of it.
         reason: one PascalCase word where it is skipped, else empty.
+        asked: whether a label asks for merging, so that nothing is left alone by default.
+        by_default: whether it is skipped for want of that label alone.
     """
 
     outcome: Outcome
     reason: str = ""
+    asked: bool = False
+    by_default: bool = False
 
     @property
     def leaves(self) -> bool:
@@ -65,6 +69,7 @@ class Namespaces:
 
 
 MERGE: Final = Verdict(Outcome.MERGE)
+ASKED: Final = Verdict(Outcome.MERGE, asked=True)
 OUTSIDE: Final = Verdict(Outcome.OUTSIDE)
 UNKNOWN: Final = Verdict(Outcome.UNKNOWN)
 
@@ -103,12 +108,12 @@ def consent(pod: Mapping[str, str], namespace: Mapping[str, str]) -> str:
 
 
 def judge_pod(  # noqa: PLR0911 - one line per answer
-    pod: ObjectMeta | None, namespaces: Namespaces, policy: NodePolicy, own_namespace: str
+    pod: Pod | None, namespaces: Namespaces, policy: NodePolicy, own_namespace: str
 ) -> Verdict:
     """Decide on one pod.
 
     Args:
-        pod: its metadata; None if the API server has not told it.
+        pod: what is known of it; None if the API server has not told it.
         namespaces: what is known of namespaces.
         policy: the node's policy.
         own_namespace: the operator's own namespace.
@@ -125,8 +130,12 @@ def judge_pod(  # noqa: PLR0911 - one line per answer
     label = consent(pod.labels, labels)
     if label == "disabled":
         return Verdict(Outcome.SKIP, "OptedOut")
-    if policy.enrollment.consent == "OptIn" and label != "enabled":
+    if label == "enabled":
+        return ASKED
+    if policy.enrollment.consent == "OptIn":
         return Verdict(Outcome.SKIP, "NotOptedIn")
+    if pod.default_skip:
+        return Verdict(Outcome.SKIP, pod.default_skip, by_default=True)
     return MERGE
 
 

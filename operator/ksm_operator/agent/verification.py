@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
+from ksm_operator.agent.looks import LONGEST_SECONDS, Look, anonymous_bytes, is_due
 from ksm_operator.agent.record import keep_what_holds
 from ksm_operator.kernel import (
     KernelError,
@@ -17,11 +17,12 @@ from ksm_operator.kernel import (
     read_status,
     repair_after_exec,
 )
-from ksm_operator.kernel.exclusions import never, status_reason
+from ksm_operator.kernel.exclusions import BY_DEFAULT, never, status_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ksm_operator.agent.consent import Consent
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.huge_pages import HugePages
     from ksm_operator.agent.releasing import Releasing
@@ -29,12 +30,21 @@ if TYPE_CHECKING:
     from ksm_operator.agent.state import Container
     from ksm_operator.kernel import Process
 
+YOUNG_SECONDS: Final = 30.0
+"""Age up to which a process is judged by its open files at each look: a virtual machine opens KVM
+some time after its first instruction."""
+
 
 class Verification:
     """Looks at who is enrolled again, as often as it may have changed."""
 
     def __init__(
-        self, host: Host, save: Callable[[], None], releasing: Releasing, huge_pages: HugePages
+        self,
+        host: Host,
+        save: Callable[[], None],
+        releasing: Releasing,
+        huge_pages: HugePages,
+        consent: Consent,
     ) -> None:
         """Be ready.
 
@@ -43,11 +53,13 @@ class Verification:
             save: keeps the record on disk.
             releasing: lets those go that must not merge any longer.
             huge_pages: decides on who lives in huge pages.
+            consent: whose pods ask for merging.
         """
         self._host = host
         self._save = save
         self._releasing = releasing
         self._huge_pages = huge_pages
+        self._consent = consent
 
     def verify(self, container: Container, seen: Seen) -> tuple[list[Process], bool]:
         """Find those whose enrolment did not last (an exec on some kernels) or must not.
@@ -61,9 +73,12 @@ class Verification:
             try:
                 status = read_status(process.pid)
                 look = look_at(process, status)
-                reason = _excluded(
-                    process, status, seen.looks.get(process), look
-                ) or self._huge_pages.why_no_longer(process, look.anonymous_bytes)
+                reason = self._excluded(process, container, status, seen.looks.get(process), look)
+                if reason in BY_DEFAULT:
+                    # No harm is done by it, so there is time to release it as others are.
+                    self._consent.unwanted.add(container.path)
+                    continue
+                reason = reason or self._huge_pages.why_no_longer(process, look.anonymous_bytes)
                 if reason is not None:
                     if self._releasing.release_now(process, container):
                         container.drop(process)
@@ -80,6 +95,31 @@ class Verification:
             except KernelError:
                 continue
         return grown, let_go
+
+    def _excluded(
+        self,
+        process: Process,
+        container: Container,
+        status: dict[str, str],
+        before: Look | None,
+        now: Look,
+    ) -> SkipReason | None:
+        """Why one that is enrolled must not be any longer.
+
+        It may have been enrolled while it was still the runtime's init; it may have inherited
+        merging and become a program that nobody has judged; any program may lock its memory later;
+        and one that has just begun has not opened yet what tells what it is.
+        """
+        if (
+            before is None
+            or before.program != now.program
+            or now.at - before.at >= LONGEST_SECONDS
+            or process.age() < YOUNG_SECONDS
+        ):
+            reason = never(process, asked=self._consent.asks(container.path))
+        else:
+            reason = status_reason(status.get("Name", ""), status)
+        return reason or self._consent.why_not(container.path, status)
 
     def _has_grown(
         self, process: Process, container: Container, now: Look, before: Look | None
@@ -121,16 +161,3 @@ def look_at(process: Process, status: dict[str, str]) -> Look:
         KernelError: no right to look.
     """
     return Look(read_program(process), anonymous_bytes(status), time.monotonic())
-
-
-def _excluded(
-    process: Process, status: dict[str, str], before: Look | None, now: Look
-) -> SkipReason | None:
-    """Why one that is enrolled must not be any longer.
-
-    It may have been enrolled while it was still the runtime's init; it may have inherited merging
-    and become a program that nobody has judged; and any program may lock its memory later.
-    """
-    if before is None or before.program != now.program:
-        return never(process)
-    return status_reason(status.get("Name", ""), status)

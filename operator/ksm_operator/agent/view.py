@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ksm_operator.agent.placement import Placement
-    from ksm_operator.agent.wire import NodePolicy, ObjectMeta
+    from ksm_operator.agent.wire import NodePolicy, ObjectMeta, Pod
 
 
 class View:
@@ -28,7 +28,7 @@ class View:
 
     Attributes:
         containers: what runs on the node, by cgroup path.
-        pods: metadata by the uid in their cgroups' names.
+        pods: what is known of them, by the uid in their cgroups' names.
         namespaces_listed: whether the present selector's namespaces have arrived.
         pods_are_listed: whether the node's pods have arrived.
         verdicts: what becomes of each container, by cgroup path, since the last `judge`.
@@ -37,7 +37,7 @@ class View:
 
     def __init__(self) -> None:
         self.containers: dict[str, Placement] = {}
-        self.pods: dict[str, ObjectMeta] = {}
+        self.pods: dict[str, Pod] = {}
         self.namespaces_listed = False
         self.pods_are_listed = False
         self.verdicts: dict[str, Verdict] = {}
@@ -47,15 +47,15 @@ class View:
         self._outside: set[str] = set()
         self._missing: set[str] = set()
 
-    def pods_listed(self, pods: Iterable[ObjectMeta]) -> None:
+    def pods_listed(self, pods: Iterable[Pod]) -> None:
         """Take a complete list; a pod that is not in it stays known while it has containers."""
         listed = {pod_cgroup_uid(pod): pod for pod in pods}
         self._gone_pods = set(self.pods) - set(listed)
         self.pods.update(listed)
         self.pods_are_listed = True
 
-    def pod_changed(self, pod: ObjectMeta) -> None:
-        """Take a pod's present metadata."""
+    def pod_changed(self, pod: Pod) -> None:
+        """Take what a pod is now."""
         uid = pod_cgroup_uid(pod)
         self.pods[uid] = pod
         self._gone_pods.discard(uid)
@@ -157,6 +157,18 @@ class View:
     def to_merge(self) -> list[str]:
         """Return the containers whose processes shall be enrolled."""
         return [path for path, one in self.verdicts.items() if one.outcome is Outcome.MERGE]
+
+    def domain(self) -> set[str]:
+        """Return the containers that are one security domain, with those left alone by default."""
+        return {
+            path
+            for path, one in self.verdicts.items()
+            if one.outcome is Outcome.MERGE or one.by_default
+        }
+
+    def asked(self) -> frozenset[str]:
+        """Return those whose pods ask for it by a label, of their own or of their namespace."""
+        return frozenset(path for path, one in self.verdicts.items() if one.asked)
 
     def pod_counts(self, merging: set[str]) -> tuple[int, int, Counter[str]]:
         """Count pods that run something here; finished ones have no cgroups any more.

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ksm_operator.agent.client import GONE, ApiError, Client, Resource, Stream
+from ksm_operator.agent.default_skips import default_skip
 from ksm_operator.agent.news import Changed, Deleted, Listed, LookedUp, News
 from ksm_operator.agent.selection import NAME_LABEL
-from ksm_operator.agent.wire import Node, ObjectMeta, Partial
+from ksm_operator.agent.wire import Node, ObjectMeta, Partial, Pod, WholePod
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ SHORTEST_WATCH: Final = 1.0
 # first decoded, and another thread that meets it half done dies of a null pointer (0.22).
 _NODE: Final = msgspec.json.Decoder(Node)
 _PARTIAL: Final = msgspec.json.Decoder(Partial)
+_POD: Final = msgspec.json.Decoder(WholePod)
 
 
 def pause_after(failures: int) -> float:
@@ -109,8 +111,8 @@ class Watcher(threading.Thread):
             stream.interrupt()
 
     def _list(self) -> str:
-        items, version = self._client.list(self.resource)
-        self._tell(Listed(self, tuple(self._decoded(item) for item in items)))
+        items, version = self._client.list(self.resource, self._decoded)
+        self._tell(Listed(self, tuple(items)))
         return version
 
     def _follow(self, version: str) -> str:
@@ -159,6 +161,12 @@ def decode_metadata(raw: msgspec.Raw) -> ObjectMeta:
     return _PARTIAL.decode(raw).metadata
 
 
+def decode_pod(raw: msgspec.Raw) -> Pod:
+    """Decode a pod, of whose spec only what follows from it is kept."""
+    pod = _POD.decode(raw)
+    return Pod(**msgspec.structs.asdict(pod.metadata), default_skip=default_skip(pod.spec))
+
+
 class Lookup(threading.Thread):
     """Asks the API server about single namespaces, until it answers.
 
@@ -199,8 +207,7 @@ class Lookup(threading.Thread):
 
     def _look(self, name: str) -> LookedUp:
         resource = Resource("/api/v1/namespaces", {"labelSelector": f"{NAME_LABEL}={name}"})
-        for raw in self._client.list(resource)[0]:
-            found = decode_metadata(raw)
+        for found in self._client.list(resource, decode_metadata)[0]:
             if found.name == name:
                 return LookedUp(name, found.labels)
         return LookedUp(name, None)

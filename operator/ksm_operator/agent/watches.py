@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ksm_operator.agent.client import Client, Resource
 from ksm_operator.agent.selection import namespace_query
-from ksm_operator.agent.watcher import Lookup, Watcher, decode_metadata, decode_node
+from ksm_operator.agent.watcher import Lookup, Watcher, decode_metadata, decode_node, decode_pod
 from ksm_operator.agent.writer import COLLECTION
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ class Watches:
         self._client = client
         self._news = news
         own = Resource(COLLECTION, {"fieldSelector": f"metadata.name={node}"}, metadata_only=False)
-        pods = Resource("/api/v1/pods", {"fieldSelector": f"spec.nodeName={node}"})
+        selector = {"fieldSelector": f"spec.nodeName={node}"}
+        pods = Resource("/api/v1/pods", selector, metadata_only=False)
         self.node = Watcher(client, own, news, decode_node)
-        self.pods = Watcher(client, pods, news, decode_metadata)
+        self.pods = Watcher(client, pods, news, decode_pod)
         self.namespaces: Watcher | None = None
         self.lookup = Lookup(client, news)
 

@@ -223,6 +223,49 @@ class ObjectMeta(Wire, frozen=True):
     annotations: dict[str, str] = {}
 
 
+class Pod(ObjectMeta, frozen=True):
+    """The metadata of a pod, and what was read from its spec.
+
+    Attributes:
+        default_skip: why it is left alone unless it asks to merge; empty for no reason.
+    """
+
+    default_skip: str = ""
+
+
+class Resources(Wire, frozen=True):
+    """What a container or pod may have at most, by the name of the resource."""
+
+    limits: dict[str, Any] | None = None
+
+
+class ContainerSpec(Wire, frozen=True):
+    """The part of a container's spec that the agent looks at."""
+
+    resources: Resources | None = None
+
+
+class PodSpec(Wire, frozen=True):
+    """The part of a pod's spec that the agent looks at; nothing of it is kept.
+
+    Null is taken for absent: no answer of a server may end the watch for good.
+    """
+
+    priority: int | None = None
+    priority_class_name: str | None = None
+    runtime_class_name: str | None = None
+    resources: Resources | None = None
+    containers: tuple[ContainerSpec, ...] | None = None
+    init_containers: tuple[ContainerSpec, ...] | None = None
+
+
+class WholePod(Wire, frozen=True):
+    """A pod as the API server sends it."""
+
+    metadata: ObjectMeta
+    spec: PodSpec | None = None
+
+
 class ListMeta(Wire, frozen=True):
     """Where a list ends."""
 

@@ -171,7 +171,9 @@ class Enrollment(Model):
             description="OptOut: every selected pod but those labelled "
             "ksm-operator.dev/merge: disabled. OptIn: only those labelled "
             "ksm-operator.dev/merge: enabled. The label may stand on the pod or on its namespace; "
-            "the pod's wins."
+            "the pod's wins. With enabled, pods are let in that are left alone by default: those "
+            "of system-critical priority classes, with hugepages or exclusive CPUs, virtual "
+            "machines and sandboxes."
         ),
     ] = "OptOut"
     huge_pages: Annotated[

@@ -44,7 +44,8 @@ module                 what it answers
 :mod:`.tracer`         `Tracer().call(process, [Syscall, ...]) -> Visit`; `RemoteCalls` protocol
 :mod:`.helper`         `Helper().call(process, [Syscall, ...]) -> Visit`: the same in a process of
                        its own; `call_many`
-:mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`
+:mod:`.exclusions`     `SkipReason`, `why_not(process) -> SkipReason | None`; `asked=True` of who
+                       asks for merging
 :mod:`.huge_pages`     `Look().worth_of(candidates, others)`: what splitting huge pages gives
 :mod:`.samples`        `take_sample(process, vmas, every) -> Sample`: a part of what a process
                        holds, chosen by content; by what :mod:`.contents` reads

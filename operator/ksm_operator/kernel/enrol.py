@@ -138,6 +138,7 @@ def prepare(
     before: Marks | None = None,
     *,
     split_huge_pages: bool = False,
+    asked: bool = False,
     proc: Path = PROC,
 ) -> Intent | AlreadyMergeable:
     """What `carry_out` shall do to enrol this process, or to follow its growth. Changes nothing.
@@ -149,6 +150,7 @@ def prepare(
         features: what the kernel can.
         before: what is on record of it; that of another program is passed over.
         split_huge_pages: mark ranges with huge pages too.
+        asked: it is not left alone for a reason that holds by default only.
         proc: the proc file system.
 
     Raises:
@@ -157,7 +159,7 @@ def prepare(
         Refused: it is excluded; the reason is a `SkipReason`.
         KernelError: no right to look.
     """
-    reason = never(process, proc=proc)
+    reason = never(process, asked=asked, proc=proc)
     if reason is not None:
         raise Refused(process.pid, reason)
     if read_ksm_stat(process, proc=proc).merge_any:

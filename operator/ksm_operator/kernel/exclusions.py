@@ -1,8 +1,12 @@
-"""Processes that are never enrolled: merging would harm them or what they rely on."""
+"""Processes that are not enrolled: merging would harm them or what they rely on.
+
+Most of them never. Some are left alone unless they ask (`BY_DEFAULT`).
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -52,6 +56,11 @@ class SkipReason(StrEnum):
     """It runs a guest whose memory is encrypted (SEV, TDX): equal content never looks equal."""
     VIRTUAL_MACHINE = "VirtualMachine"
     """Its memory is a guest's."""
+    SANDBOXED = "Sandboxed"
+    """It is gVisor's kernel: its programs' memory is a file's, which ksmd passes over."""
+    EXCLUSIVE_CPUS = "ExclusiveCPUs"
+    """It has CPUs for itself, so as never to wait; a write to a merged page waits. See
+    `cpus_reason`: only the caller knows which CPUs are everybody's."""
     NON_DUMPABLE = "NonDumpable"
     """It forbids others to look at it, and we lack CAP_SYS_PTRACE over its user namespace."""
     HUGE_PAGES = "HugePages"
@@ -59,6 +68,15 @@ class SkipReason(StrEnum):
     ALREADY_MERGEABLE = "AlreadyMergeable"
     """It asked for merging itself, or something else did on its behalf; it is left as it is."""
 
+
+BY_DEFAULT: Final = frozenset(
+    {SkipReason.VIRTUAL_MACHINE, SkipReason.SANDBOXED, SkipReason.EXCLUSIVE_CPUS}
+)
+"""Reasons that do not hold for who asks to merge: it does no harm, and is likely not wanted."""
+
+HEXADECIMAL: Final = re.compile("[0-9a-f]+")
+GVISOR: Final = "runsc"
+"""Name of gVisor's program, which is its runtime and its kernel."""
 
 DESCRIPTORS: Final = (
     ("anon_inode:[userfaultfd]", SkipReason.USERFAULTFD),
@@ -104,6 +122,21 @@ def status_reason(comm: str, status: Mapping[str, str]) -> SkipReason | None:
     return None
 
 
+def cpus_reason(status: Mapping[str, str], shared: Iterable[int]) -> SkipReason | None:
+    """Judge by the CPUs in /proc/PID/status.
+
+    Args:
+        status: its fields.
+        shared: the CPUs that nobody has for himself.
+    """
+    # In groups of 32 bits, and as many of them as the kernel could ever have CPUs.
+    digits = status.get("Cpus_allowed", "").replace(",", "")
+    theirs = int(digits, 16) if HEXADECIMAL.fullmatch(digits) else 0
+    if not theirs or any(theirs >> cpu & 1 for cpu in shared):
+        return None
+    return SkipReason.EXCLUSIVE_CPUS
+
+
 def effective_user(status: Mapping[str, str]) -> int | None:
     """The effective user id in /proc/PID/status, the second of four; None if it is not there."""
     words = status.get("Uid", "").split()
@@ -118,10 +151,15 @@ def range_reason(vmas: Iterable[Vma]) -> SkipReason | None:
     return SkipReason.ALREADY_MERGEABLE if MERGEABLE in flags else None
 
 
-def why_not(process: Process, *, proc: Path = PROC) -> SkipReason | None:
+def why_not(process: Process, *, asked: bool = False, proc: Path = PROC) -> SkipReason | None:
     """Why this process must not be enrolled; None if it may.
 
     Reads smaps once, so its cost grows with the resident memory of the process.
+
+    Args:
+        process: who.
+        asked: it is not left alone for a reason that holds by default only.
+        proc: the proc file system.
 
     Raises:
         ProcessGone: it exited.
@@ -131,11 +169,13 @@ def why_not(process: Process, *, proc: Path = PROC) -> SkipReason | None:
         return SkipReason.KERNEL_THREAD
     if read_ksm_stat(process, proc=proc).merge_any:
         return SkipReason.ALREADY_MERGEABLE
-    return never(process, proc=proc) or range_reason(read_vmas(process, proc=proc))
+    return never(process, asked=asked, proc=proc) or range_reason(read_vmas(process, proc=proc))
 
 
-def never(process: Process, *, proc: Path = PROC) -> SkipReason | None:
+def never(process: Process, *, asked: bool = False, proc: Path = PROC) -> SkipReason | None:
     """As `why_not`, without a look at its ranges: cheap, and blind to what they alone tell.
+
+    A reason of `BY_DEFAULT` is given only if there is no other, and to nobody who asks.
 
     Raises:
         ProcessGone: it exited.
@@ -145,11 +185,12 @@ def never(process: Process, *, proc: Path = PROC) -> SkipReason | None:
     if stat.is_kernel_thread:
         return SkipReason.KERNEL_THREAD
     try:
-        return (
+        reason = (
             status_reason(stat.comm, read_status(process.pid, proc=proc))
             or (SkipReason.THIRTY_TWO_BIT if _is_32_bit(process, proc) else None)
             or (SkipReason.REAL_TIME if _is_real_time(process, proc) else None)
             or descriptor_reason(_descriptors(process, proc))
+            or (SkipReason.SANDBOXED if _is_gvisor(process, proc) else None)
         )
     except PermissionError as error:
         if is_non_dumpable(process, proc=proc):
@@ -158,6 +199,7 @@ def never(process: Process, *, proc: Path = PROC) -> SkipReason | None:
             f"process {process.pid} cannot be looked at ({error.strerror}): root with "
             "CAP_SYS_PTRACE is needed"
         ) from error
+    return None if asked and reason in BY_DEFAULT else reason
 
 
 def is_non_dumpable(process: Process, *, proc: Path = PROC) -> bool:
@@ -184,6 +226,14 @@ def _is_32_bit(process: Process, proc: Path) -> bool:
     except OSError:
         return False  # its registers are looked at again when it is stopped
     return header[:4] == ELF_MAGIC and header[4] != ELF_CLASS_64
+
+
+def _is_gvisor(process: Process, proc: Path) -> bool:
+    try:
+        program = os.readlink(f"{proc}/{process.pid}/exe")  # noqa: PTH115 - a plain path
+    except OSError:
+        return False
+    return program.rpartition("/")[2].removesuffix(" (deleted)") == GVISOR
 
 
 def _is_real_time(process: Process, proc: Path) -> bool:

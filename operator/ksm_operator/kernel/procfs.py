@@ -7,6 +7,7 @@ out again; :class:`Process` keeps the two together. An `OSError` never leaves th
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,11 @@ class Process:
 
     pid: int
     start_time: int
+
+    def age(self) -> float:
+        """Seconds since its start."""
+        started = self.start_time / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 @dataclass(frozen=True, slots=True)

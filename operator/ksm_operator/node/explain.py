@@ -63,6 +63,9 @@ WORDS: Final = {
     SkipReason.CONFIDENTIAL_GUEST: "it runs a guest whose memory is encrypted, so that nothing in "
     "it looks equal",
     SkipReason.VIRTUAL_MACHINE: "its memory is a virtual machine's",
+    SkipReason.SANDBOXED: "it is gVisor's kernel, whose programs' memory ksmd passes over",
+    SkipReason.EXCLUSIVE_CPUS: "it has CPUs for itself, so as never to wait, and a write to a "
+    "merged page waits",
     SkipReason.NON_DUMPABLE: "it forbids others to look at it, and CAP_SYS_PTRACE over its user "
     "namespace is lacking",
     SkipReason.HUGE_PAGES: "it lives in huge pages, which merging would split for too little",

@@ -14,11 +14,17 @@ class Enrolment:
 
     def __init__(self) -> None:
         self.postponed = False
+        self.changed: list[str] = []
         self.looks: list[float] = []
 
     def follow_huge_pages(self) -> list[str]:
         """Nobody lives in them."""
         return []
+
+    def follow_consent(self) -> list[str]:
+        """Those of whom it was said that their pods ask now, or do not any more."""
+        found, self.changed = self.changed, []
+        return found
 
     def has_news(self, _path: str) -> bool:
         """There is always somebody new."""
@@ -56,6 +62,19 @@ def _run(attention: Attention, clock: Clock, seconds: float) -> bool:
         clock.now += 0.001
         settled = attention.enrol([PATH], lambda _: "uid")
     return settled
+
+
+def test_a_label_is_no_reason_to_wait(clock: Clock) -> None:
+    """A container that was looked at for the last time is looked at again when its pod asks."""
+    enrolment = Enrolment()
+    attention = Attention(enrolment, lambda: False)  # type: ignore[arg-type]
+    _run(attention, clock, sum(ENROL_DELAYS) + 1)
+    looks = len(enrolment.looks)
+    _run(attention, clock, 1)
+    assert len(enrolment.looks) == looks
+    enrolment.changed = [PATH]
+    _run(attention, clock, 0.01)
+    assert len(enrolment.looks) > looks
 
 
 def test_who_is_put_off_is_tried_as_planned(clock: Clock) -> None:

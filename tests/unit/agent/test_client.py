@@ -112,8 +112,8 @@ def watcher(client: Client, news: queue.SimpleQueue[News]) -> Watcher:
 def test_lists_are_paged(client: Client, script: Script) -> None:
     """A list of thousands comes in pages, and is told only when it is whole."""
     script.lists = [(200, page("a", more="x")), (200, page("b"))]
-    items, version = client.list(PODS)
-    assert [decode_metadata(item).name for item in items] == ["a", "b"]
+    items, version = client.list(PODS, decode_metadata)
+    assert [item.name for item in items] == ["a", "b"]
     assert version == "5"
     assert script.asked[0][0]["limit"] == ["500"]
     assert script.asked[1][0]["continue"] == ["x"]
@@ -122,24 +122,33 @@ def test_lists_are_paged(client: Client, script: Script) -> None:
 def test_an_empty_list_may_have_null_for_items(client: Client, script: Script) -> None:
     """That is how the API server writes metadata of nothing."""
     script.lists = [(200, {"metadata": {"resourceVersion": "5"}, "items": None})]
-    assert client.list(PODS) == ([], "5")
+    assert client.list(PODS, decode_metadata) == ([], "5")
 
 
 def test_metadata_only(client: Client, script: Script) -> None:
-    """Whole pods would cost an agent many times the memory."""
+    """What an agent does not look at is not sent to it."""
     script.lists = [(200, page())]
-    client.list(PODS)
+    client.list(PODS, decode_metadata)
     query, headers, _ = script.asked[0]
     assert "as=PartialObjectMetadataList" in headers["Accept"]
     assert query["fieldSelector"] == ["spec.nodeName=n"]
 
 
+def test_whole_objects_come_in_small_pages(client: Client, script: Script) -> None:
+    """A node may have a thousand pods that have ended, and an agent has little memory."""
+    script.lists = [(200, page())]
+    client.list(Resource("/api/v1/pods", metadata_only=False), decode_metadata)
+    query, headers, _ = script.asked[0]
+    assert headers["Accept"] == "application/json"
+    assert query["limit"] == ["50"]
+
+
 def test_tokens_are_read_anew(client: Client, script: Script, tmp_path: Path) -> None:
     """A projected token lives for an hour; the agent lives for months."""
     script.lists = [(200, page())]
-    client.list(PODS)
+    client.list(PODS, decode_metadata)
     (tmp_path / "token").write_text("second\n")
-    client.list(PODS)
+    client.list(PODS, decode_metadata)
     sent = [headers["Authorization"] for _, headers, _ in script.asked]
     assert sent == ["Bearer first", "Bearer second"]
 
@@ -148,7 +157,7 @@ def test_errors_carry_the_servers_words(client: Client, script: Script) -> None:
     """A forbidden request is found in the log, not by guessing."""
     script.lists = [(403, {"message": "pods is forbidden"})]
     with pytest.raises(ApiError, match="403 pods is forbidden") as caught:
-        client.list(PODS)
+        client.list(PODS, decode_metadata)
     assert caught.value.status == 403
 
 
@@ -157,7 +166,7 @@ def test_no_server(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     unreachable = Client(Access("http://127.0.0.1:1", tmp_path / "token", tmp_path / "ca"))
     with pytest.raises(ApiError) as caught:
-        unreachable.list(PODS)
+        unreachable.list(PODS, decode_metadata)
     assert caught.value.status == 0
 
 

@@ -29,6 +29,7 @@ CONTAINERS = {
     f"kubepods-burstable-pod{UNDERSCORES}.slice/docker-{ID}.scope",
     "systemd, kind": "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/"
     f"kubelet-kubepods-besteffort-pod{UNDERSCORES}.slice/cri-containerd-{ID}.scope",
+    "cgroupfs, Kata Containers' virtual machine": f"/kubepods/burstable/pod{UID}/kata_{ID}",
     "kubelet with systemd, runtime without": "/system.slice/containerd.service/"
     f"kubepods-besteffort-pod{UNDERSCORES}.slice:cri-containerd:{ID}",
 }

@@ -16,7 +16,7 @@ from ksm_operator.agent.wire import (
     Enrollment,
     LabelSelector,
     NodePolicy,
-    ObjectMeta,
+    Pod,
     SelectorRequirement,
 )
 
@@ -26,9 +26,9 @@ SELECTED = Namespaces({"web": {"ksm": "web"}}, frozenset({"other"}))
 ON, OFF = {MERGE_LABEL: "enabled"}, {MERGE_LABEL: "disabled"}
 
 
-def pod(namespace: str = "web", **labels: str) -> ObjectMeta:
-    """A pod's metadata."""
-    return ObjectMeta(name="p", namespace=namespace, uid="u", labels=labels)
+def pod(namespace: str = "web", **labels: str) -> Pod:
+    """A pod about which nothing is special."""
+    return Pod(name="p", namespace=namespace, uid="u", labels=labels)
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_pod_selector() -> None:
         ("OptOut", {}, {}, Verdict(Outcome.MERGE)),
         ("OptOut", OFF, {}, Verdict(Outcome.SKIP, "OptedOut")),
         ("OptOut", {}, OFF, Verdict(Outcome.SKIP, "OptedOut")),
-        ("OptOut", ON, OFF, Verdict(Outcome.MERGE)),
+        ("OptOut", ON, OFF, Verdict(Outcome.MERGE, asked=True)),
         ("OptOut", OFF, ON, Verdict(Outcome.SKIP, "OptedOut")),
         ("OptIn", {}, {}, Verdict(Outcome.SKIP, "NotOptedIn")),
-        ("OptIn", ON, {}, Verdict(Outcome.MERGE)),
-        ("OptIn", {}, ON, Verdict(Outcome.MERGE)),
+        ("OptIn", ON, {}, Verdict(Outcome.MERGE, asked=True)),
+        ("OptIn", {}, ON, Verdict(Outcome.MERGE, asked=True)),
         ("OptIn", OFF, ON, Verdict(Outcome.SKIP, "OptedOut")),
-        ("OptIn", ON, OFF, Verdict(Outcome.MERGE)),
+        ("OptIn", ON, OFF, Verdict(Outcome.MERGE, asked=True)),
     ],
 )
 def test_consent(
@@ -99,6 +99,30 @@ def test_consent(
     )
     known = Namespaces({"web": {"ksm": "web", **on_namespace}})
     assert judge_pod(pod(**on_pod), known, policy, OWN) == expected
+
+
+@pytest.mark.parametrize(
+    ("consent", "label", "expected"),
+    [
+        ("OptOut", {}, Verdict(Outcome.SKIP, "SystemCritical", by_default=True)),
+        ("OptOut", ON, Verdict(Outcome.MERGE, asked=True)),
+        ("OptOut", OFF, Verdict(Outcome.SKIP, "OptedOut")),
+        ("OptIn", {}, Verdict(Outcome.SKIP, "NotOptedIn")),
+        ("OptIn", ON, Verdict(Outcome.MERGE, asked=True)),
+    ],
+)
+def test_who_is_left_alone_by_default_may_ask(
+    consent: str, label: dict[str, str], expected: Verdict
+) -> None:
+    """A default is for those who have said nothing; whoever owns the pod has the last word."""
+    policy = NodePolicy(
+        namespace_selector=BY_LABEL.namespace_selector, enrollment=Enrollment(consent=consent)
+    )
+    critical = Pod(namespace="web", uid="u", labels=label, default_skip="SystemCritical")
+    assert judge_pod(critical, SELECTED, policy, OWN) == expected
+    of_namespace = Namespaces({"web": {"ksm": "web", **label}})
+    critical = Pod(namespace="web", uid="u", default_skip="SystemCritical")
+    assert judge_pod(critical, of_namespace, policy, OWN) == expected
 
 
 @pytest.mark.parametrize(
@@ -127,6 +151,6 @@ def test_namespace_query() -> None:
 
 def test_static_pod_uid() -> None:
     """The cgroup of a static pod carries its manifest's hash, not the mirror pod's uid."""
-    mirror = ObjectMeta(uid="u", annotations={"kubernetes.io/config.hash": "h"})
+    mirror = Pod(uid="u", annotations={"kubernetes.io/config.hash": "h"})
     assert pod_cgroup_uid(mirror) == "h"
     assert pod_cgroup_uid(pod()) == "u"

@@ -5,13 +5,13 @@ import pytest
 from ksm_operator.agent.placement import Placement
 from ksm_operator.agent.selection import Outcome
 from ksm_operator.agent.view import View
-from ksm_operator.agent.wire import Enrollment, LabelSelector, NodePolicy, ObjectMeta
+from ksm_operator.agent.wire import Enrollment, LabelSelector, NodePolicy, ObjectMeta, Pod
 
 OWN = "ksm-operator"
 SELECTOR = LabelSelector(match_labels={"ksm": "web"})
 POLICY = NodePolicy(namespace_selector=SELECTOR)
 WEB = ObjectMeta(name="web", labels={"ksm": "web"})
-POD = ObjectMeta(name="p", namespace="web", uid="u")
+POD = Pod(name="p", namespace="web", uid="u")
 PATH = "/kubepods/podu/c"
 
 
@@ -83,13 +83,34 @@ def test_another_selector_starts_anew(view: View) -> None:
     assert outcome(view) is Outcome.UNKNOWN
 
 
+def test_who_is_left_alone_by_default_is_in_the_domain(view: View) -> None:
+    """It was selected: that it merges by itself is no reason to stop the scanner for the others."""
+    for uid, label, why in (("v", "enabled", ""), ("w", "disabled", ""), ("x", "", "Sandboxed")):
+        labels = {"ksm-operator.dev/merge": label}
+        view.pod_changed(Pod(name=uid, namespace="web", uid=uid, labels=labels, default_skip=why))
+        view.containers[f"/{uid}"] = Placement(uid, "c", f"/{uid}")
+    judge(view)
+    assert set(view.to_merge()) == {PATH, "/v"}
+    assert view.domain() == {PATH, "/v", "/x"}
+
+
+def test_whose_pods_ask(view: View) -> None:
+    """Their processes are not left alone for what counts by default only."""
+    judge(view)
+    assert view.asked() == frozenset()
+    labels = {"ksm-operator.dev/merge": "enabled"}
+    view.pod_changed(Pod(name="p", namespace="web", uid="u", labels=labels))
+    judge(view)
+    assert view.asked() == {PATH}
+
+
 def test_a_container_before_its_pod(view: View) -> None:
     """A cgroup may be noticed before the pod's metadata arrives: it waits, and then is merged."""
     path = "/kubepods/podlate/c"
     view.containers[path] = Placement("late", "c", path)
     judge(view)
     assert path not in view.to_merge()
-    view.pod_changed(ObjectMeta(name="late", namespace="web", uid="late"))
+    view.pod_changed(Pod(name="late", namespace="web", uid="late"))
     judge(view)
     assert path in view.to_merge()
 
@@ -107,10 +128,10 @@ def test_deleted_pods_are_forgotten_with_their_containers(view: View) -> None:
 def test_counts(view: View) -> None:
     """Status counts selected pods, those merging, and those left alone by reason."""
     labels = {"ksm-operator.dev/merge": "disabled"}
-    view.pod_changed(ObjectMeta(name="q", namespace="web", uid="v", labels=labels))
+    view.pod_changed(Pod(name="q", namespace="web", uid="v", labels=labels))
     view.containers["/kubepods/podv/c"] = Placement("v", "c", "/kubepods/podv/c")
-    view.pod_changed(ObjectMeta(name="finished", namespace="web", uid="x"))
-    view.pod_changed(ObjectMeta(name="r", namespace="other", uid="w"))
+    view.pod_changed(Pod(name="finished", namespace="web", uid="x"))
+    view.pod_changed(Pod(name="r", namespace="other", uid="w"))
     judge(view)
     matched, merging, skipped = view.pod_counts({"u"})
     assert (matched, merging, dict(skipped)) == (2, 1, {"OptedOut": 1})

@@ -6,11 +6,11 @@ import sys
 DECODES = """
 import sys, threading
 import msgspec
-from ksm_operator.agent.watcher import decode_metadata, decode_node
+from ksm_operator.agent.watcher import decode_metadata, decode_node, decode_pod
 
 sys.setswitchinterval(1e-6)
 raw = msgspec.Raw(b'{"metadata": {"name": "n"}, "spec": {"desiredState": "Merging"}}')
-gate = threading.Barrier(4)
+gate = threading.Barrier(6)
 
 
 def decode(first):
@@ -19,7 +19,8 @@ def decode(first):
 
 
 threads = [
-    threading.Thread(target=decode, args=[first]) for first in (decode_node, decode_metadata) * 2
+    threading.Thread(target=decode, args=[first])
+    for first in (decode_node, decode_metadata, decode_pod) * 2
 ]
 for one in threads:
     one.start()

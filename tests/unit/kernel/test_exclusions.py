@@ -7,6 +7,7 @@ import pytest
 from ksm_operator.kernel import AgentLock, SkipReason
 from ksm_operator.kernel.exclusions import (
     DESCRIPTORS,
+    cpus_reason,
     descriptor_reason,
     range_reason,
     status_reason,
@@ -62,6 +63,26 @@ def test_locked_memory_has_a_small_tolerance() -> None:
     assert status_reason("x", {"VmLck": "65 kB"}) is SkipReason.LOCKED_MEMORY
     assert status_reason("x", {}) is None
     assert status_reason("x", {"VmLck": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("mask", "shared", "reason"),
+    [
+        ("c", {0, 1}, SkipReason.EXCLUSIVE_CPUS),
+        ("e", {0, 1}, None),
+        ("f", {0, 1, 2, 3}, None),
+        ("00000004,00000000", {0, 1}, SkipReason.EXCLUSIVE_CPUS),
+        ("00000004,00000000", {34}, None),
+        ("ff," + "00000000," * 255 + "00000000", set(range(4)), SkipReason.EXCLUSIVE_CPUS),
+        ("", {0}, None),
+        ("0", {0}, None),
+        ("-1", {0}, None),
+        ("many", {0}, None),
+    ],
+)
+def test_cpus_of_ones_own(mask: str, shared: set[int], reason: SkipReason | None) -> None:
+    """Whoever may run where the agent may has no CPU for himself, however few he may run on."""
+    assert cpus_reason({"Cpus_allowed": mask}, shared) is reason
 
 
 def test_pause_is_pid_1_of_its_namespace() -> None:
