@@ -253,6 +253,7 @@ class Enrolment:
             self._found_merging(process, container, fresh=fresh)
             return None
         seen.looks[process] = look
+        seen.note_age(process, process.age())
         return prepared
 
     def _put_off(self, process: Process, error: KernelError, seen: Seen) -> None:

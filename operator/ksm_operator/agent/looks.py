@@ -1,4 +1,4 @@
-"""When a process is worth another look at its ranges, which costs as it has memory. Pure."""
+"""When a process is worth another look, at its ranges or at what it has open. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ GROWTH_SHARE: Final = 8
 to each doubling of its memory."""
 LONGEST_SECONDS: Final = 600.0
 """Memory that was given up and mapped anew elsewhere does not show as growth."""
+
+
+TELLING_AGES: Final = (2.0, 10.0)
+"""A program opens what tells that it must not merge (KVM, userfaultfd) some time after its first
+instruction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,16 @@ def is_due(before: Look | None, now: Look, *, follows_growth: bool) -> bool:
     return follows_growth and grown >= max(
         LEAST_GROWTH_BYTES, before.anonymous_bytes // GROWTH_SHARE
     )
+
+
+def is_telling(before: float, now: float) -> bool:
+    """Tell whether a process has come to an age at which it is judged again by what it has open.
+
+    Args:
+        before: its age when it was judged, seconds.
+        now: its age.
+    """
+    return any(before < age <= now for age in TELLING_AGES)
 
 
 def anonymous_bytes(status: dict[str, str]) -> int:

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ksm_operator.agent.looks import TELLING_AGES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -25,6 +27,8 @@ class Seen:
         first: the oldest process seen.
         logged: reasons that were logged already.
         looks: what enrolled processes were like when their ranges were read last.
+        young: the age at which enrolled processes were judged by what they have open, of those that
+            are to be judged again when they are older.
         asked: whether its pod asks for merging.
     """
 
@@ -33,6 +37,7 @@ class Seen:
     first: Process | None = None
     logged: dict[Process, str] = field(default_factory=dict)
     looks: dict[Process, Look] = field(default_factory=dict)
+    young: dict[Process, float] = field(default_factory=dict)
     asked: bool = False
 
     def forget_but(self, living: Iterable[Process]) -> None:
@@ -41,7 +46,15 @@ class Seen:
         self.skipped = {one: why for one, why in self.skipped.items() if one in here}
         self.logged = {one: why for one, why in self.logged.items() if one in here}
         self.looks = {one: look for one, look in self.looks.items() if one in here}
+        self.young = {one: age for one, age in self.young.items() if one in here}
         self.postponed = {}
+
+    def note_age(self, process: Process, age: float) -> None:
+        """Take at which age a process was judged."""
+        if age < TELLING_AGES[-1]:
+            self.young[process] = age
+        else:
+            self.young.pop(process, None)
 
     def note_asked(self, asked: bool) -> None:  # noqa: FBT001 - it is all that this is about
         """Take whether its pod asks; everybody is judged anew when that is new."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ksm_operator.agent.looks import LONGEST_SECONDS, Look, anonymous_bytes, is_due
+from ksm_operator.agent.looks import LONGEST_SECONDS, Look, anonymous_bytes, is_due, is_telling
 from ksm_operator.agent.record import keep_what_holds
 from ksm_operator.kernel import (
     KernelError,
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from ksm_operator.agent.seen import Seen
     from ksm_operator.agent.state import Container
     from ksm_operator.kernel import Process
-
-YOUNG_SECONDS: Final = 30.0
-"""Age up to which a process is judged by its open files at each look: a virtual machine opens KVM
-some time after its first instruction."""
 
 
 class Verification:
@@ -73,7 +69,7 @@ class Verification:
             try:
                 status = read_status(process.pid)
                 look = look_at(process, status)
-                reason = self._excluded(process, container, status, seen.looks.get(process), look)
+                reason = self._excluded(process, container, status, seen, look)
                 if reason in BY_DEFAULT:
                     # No harm is done by it, so there is time to release it as others are.
                     self._consent.unwanted.add(container.path)
@@ -101,7 +97,7 @@ class Verification:
         process: Process,
         container: Container,
         status: dict[str, str],
-        before: Look | None,
+        seen: Seen,
         now: Look,
     ) -> SkipReason | None:
         """Why one that is enrolled must not be any longer.
@@ -110,12 +106,14 @@ class Verification:
         merging and become a program that nobody has judged; any program may lock its memory later;
         and one that has just begun has not opened yet what tells what it is.
         """
+        before, age = seen.looks.get(process), process.age()
         if (
             before is None
             or before.program != now.program
             or now.at - before.at >= LONGEST_SECONDS
-            or process.age() < YOUNG_SECONDS
+            or is_telling(seen.young.get(process, age), age)
         ):
+            seen.note_age(process, age)
             reason = never(process, asked=self._consent.asks(container.path))
         else:
             reason = status_reason(status.get("Name", ""), status)

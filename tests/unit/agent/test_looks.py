@@ -2,7 +2,14 @@
 
 import pytest
 
-from ksm_operator.agent.looks import LONGEST_SECONDS, Look, anonymous_bytes, is_due
+from ksm_operator.agent.looks import (
+    LONGEST_SECONDS,
+    TELLING_AGES,
+    Look,
+    anonymous_bytes,
+    is_due,
+    is_telling,
+)
 
 MIB = 1 << 20
 BEFORE = Look(5, 80 * MIB, 100.0)
@@ -38,6 +45,17 @@ BEFORE = Look(5, 80 * MIB, 100.0)
 def test_due(before: Look | None, now: Look, *, follows_growth: bool, due: bool) -> None:
     """A look costs as the process has memory: never one each second, never none for ever."""
     assert is_due(before, now, follows_growth=follows_growth) is due
+
+
+def test_a_young_program_is_judged_as_often_as_it_has_ages_that_tell() -> None:
+    """Its open files are a hundred system calls; a container has ten looks in its first seconds."""
+    ages = [0.0, 0.01, 0.04, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0]
+    judged, times = ages[0], []
+    for age in ages[1:]:
+        if is_telling(judged, age):
+            judged = age
+            times.append(age)
+    assert times == list(TELLING_AGES)
 
 
 def test_anonymous_memory_is_what_counts() -> None:
