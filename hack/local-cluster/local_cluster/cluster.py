@@ -154,6 +154,7 @@ def _wait_for_machines(virtual: Iterable[VirtualNode]) -> None:
 def _start_node(one: HostNode, say: Say) -> None:
     if processes.find(node.kubelet(one)) is None:
         say(f"Starting {one.name} ...")
+        node.cpu_assignments(one).unlink(missing_ok=True)
     if processes.find(node.containerd(one)) is None:
         node.write_configuration(one)
     containerd = node.containerd(one)

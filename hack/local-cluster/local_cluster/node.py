@@ -1,6 +1,7 @@
 """A node: containerd, kubelet and kube-proxy in a network namespace of their own."""
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -97,6 +98,16 @@ def cni_config(node: Node) -> dict[str, object]:
     }
 
 
+def runs_everywhere() -> bool:
+    """Whether every CPU of this machine is ours to use."""
+    return len(os.sched_getaffinity(0)) == os.cpu_count()
+
+
+def cpu_assignments(node: Node) -> Path:
+    """Where the kubelet keeps who has which CPU; one of another policy would not start with it."""
+    return node.state / "kubelet" / "cpu_manager_state"
+
+
 def kubelet_config(node: Node) -> dict[str, object]:
     """The kubelet's configuration file."""
     identity = certificates.kubelet(node)
@@ -116,9 +127,10 @@ def kubelet_config(node: Node) -> dict[str, object]:
         "containerRuntimeEndpoint": f"unix://{node.containerd_socket}",
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{layout.NAME}",
-        # As where latency counts: a pod of the class Guaranteed may have whole CPUs for itself. One
-        # CPU, this share of it rounded up, is everybody's for ever.
-        "cpuManagerPolicy": "static",
+        # As where latency counts: a pod of the class Guaranteed may have whole CPUs for itself. Not
+        # where this program may not run on all of them, since the kubelet gives away any. One CPU,
+        # this share of it rounded up, is everybody's for ever.
+        "cpuManagerPolicy": "static" if runs_everywhere() else "none",
         "kubeReserved": {"cpu": "10m"},
         # The default on machines that boot with cgroup v1 is to refuse them.
         "failCgroupV1": False,

@@ -35,7 +35,7 @@ from ksm_operator.kernel import (
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
@@ -91,9 +91,14 @@ class Enrolment:
         """Processes whose release did not succeed yet."""
         return self._releasing.left
 
-    def release(self, paths: Iterable[str], reserve_percent: int) -> Generator[float, None, None]:
+    def release(
+        self,
+        paths: Iterable[str],
+        reserve_percent: int,
+        only: Mapping[str, Collection[Process]] | None = None,
+    ) -> Generator[float, None, None]:
         """Release what we enrolled in containers; see `Releasing.release`."""
-        return self._releasing.release(paths, reserve_percent)
+        return self._releasing.release(paths, reserve_percent, only or {})
 
     def processes(self, path: str) -> list[Process]:
         """Return who lives in a container now, the oldest first."""
@@ -230,9 +235,6 @@ class Enrolment:
         try:
             status = read_status(process.pid)
             look = look_at(process, status)
-            reason = self.consent.why_not(container.path, status)
-            if reason is not None:
-                raise Refused(process.pid, reason)
             prepared = self.huge_pages.prepare(
                 process,
                 self._host.features,
@@ -240,6 +242,9 @@ class Enrolment:
                 look.anonymous_bytes,
                 asked=seen.asked,
             )
+            reason = self.consent.why_not(container.path, status)
+            if reason is not None and isinstance(prepared, Intent):
+                raise Refused(process.pid, reason)
         except ProcessGone:
             container.enrolled.discard(process)
             return None

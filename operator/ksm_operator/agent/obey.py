@@ -20,7 +20,7 @@ from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.guard import Guard
 from ksm_operator.agent.knobs import Knobs, Troubles
 from ksm_operator.agent.observation import Observation
-from ksm_operator.agent.releasing import pause_before_release
+from ksm_operator.agent.releasing import going, pause_before_release
 from ksm_operator.agent.settings import optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
@@ -34,12 +34,13 @@ from ksm_operator.kernel import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
     from ksm_operator.agent.vigilance import Vigilance
     from ksm_operator.agent.wire import Ksmd, NodeSpec, Owner
+    from ksm_operator.kernel import Process
 
 log = logging.getLogger(__name__)
 
@@ -222,17 +223,28 @@ class Obedience:
             lasts=features.method == "Prctl" and features.exec_inherits is True
         )
 
-    def release(self, leaving: Iterable[str], reserve_percent: int) -> bool:
+    def release(
+        self,
+        leaving: Iterable[str],
+        reserve_percent: int,
+        only: Mapping[str, Collection[Process]] | None = None,
+    ) -> bool:
         """Release containers as far as there is room, for as long as a tick may take.
 
         Args:
             leaving: cgroup paths of containers that must be released.
             reserve_percent: share of MemTotal that must stay available.
+            only: who has to go of some of them, where not everybody has.
 
         Returns:
             Whether none of them holds anything of ours any more.
         """
-        pending = [path for path in leaving if path in self.state.containers]
+
+        def holds(path: str) -> bool:
+            container = self.state.containers.get(path)
+            return container is not None and bool(going(container, only or {}))
+
+        pending = [path for path in leaving if holds(path)]
         self.leaving = frozenset(pending)
         if not pending:
             self._end_release()
@@ -243,7 +255,7 @@ class Obedience:
             return False
         if self._releasing is None:
             self._leaving = frozenset(pending)
-            self._releasing = self.enrolment.release(pending, reserve_percent)
+            self._releasing = self.enrolment.release(pending, reserve_percent, only)
         ends = time.monotonic() + SLICE_SECONDS
         for wait in self._releasing:
             if self._stopped():
@@ -254,7 +266,7 @@ class Obedience:
             if wait or now > ends:
                 return False
         self._end_release()
-        remaining = [path for path in pending if path in self.state.containers]
+        remaining = [path for path in pending if holds(path)]
         if remaining:
             now = time.monotonic()
             left = self.enrolment.left.values()

@@ -125,7 +125,13 @@ class Observation:
         self._share = min(MOST_SHARE, policy.ksmd.cpu_limit_milli_cpu / 1000)
         if self.is_looking:
             return
-        about = (frozenset(paths), consent.asked, policy.enrollment, policy.ksmd)
+        about = (
+            frozenset(paths),
+            consent.asked,
+            consent.shared,
+            policy.enrollment,
+            policy.ksmd,
+        )
         if not is_due(self.last, about, time.monotonic()):
             return
         self._wanted = wanted = object()

@@ -110,7 +110,8 @@ class Reconciler:
             return hands.give_back(reserve, self._neighbours.others_merge)
         self._judge(policy)
         consent = hands.enrolment.consent
-        consent.follow(self._view.asked())
+        asked = self._view.asked()
+        consent.follow(asked, set(self._view.to_merge()) - asked)
         self._look_around()
         if spec.desired_state == "Observing":
             return self._observe(policy)
@@ -122,17 +123,17 @@ class Reconciler:
         leaving = [
             path
             for path in self._state.containers
-            if (path in self._view.verdicts and self._view.verdicts[path].leaves)
-            or path in consent.unwanted
+            if path in self._view.verdicts and self._view.verdicts[path].leaves
         ]
         self.leaving = len(leaving)
-        if not hands.release(leaving, reserve):
+        only = {path: them for path, them in consent.unwanted.items() if path not in leaving}
+        released = hands.release([*leaving, *only], reserve, only)
+        if any(path in self._state.containers for path in leaving):
             return False
-        for path in consent.unwanted:
-            hands.attention.glance(path)
-        consent.unwanted.clear()
         self.leaving = 0
-        return spec.desired_state != "Merging" or self._merge(policy)
+        done = spec.desired_state != "Merging" or self._merge(policy)
+        # Nobody has to wait for who is let go for want of a label: he is one of the domain.
+        return done and released and not consent.unwanted
 
     def _merge(self, policy: NodePolicy) -> bool:
         hands = self._hands
@@ -148,7 +149,7 @@ class Reconciler:
         self.settled = self.settled or settled
         if self._schedule.govern == NEVER and self._state.containers:
             self._schedule.govern = 0.0
-        return not hands.enrolment.consent.unwanted
+        return True
 
     def _observe(self, policy: NodePolicy) -> bool:
         self.leaving = len(self._state.containers)

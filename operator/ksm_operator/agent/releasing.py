@@ -25,7 +25,7 @@ from ksm_operator.kernel.procfs import PROC
 from ksm_operator.kernel.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
@@ -74,6 +74,11 @@ class Left:
         return self.reason in ("NoHeadroom", FAILED) or now - self.since >= PATIENCE_SECONDS
 
 
+def going(container: Container, only: Mapping[str, Collection[Process]]) -> set[Process]:
+    """Who is to be released of those enrolled in a container. Pure."""
+    return container.enrolled & set(only.get(container.path, container.enrolled))
+
+
 def pause_before_release(left: Collection[Left], now: float) -> float:
     """Seconds until these are tried again. Pure."""
     return ROOM_PAUSE if not left or any(one.blocks(now) for one in left) else MOMENT_PAUSE
@@ -95,7 +100,12 @@ class Releasing:
         self._save = save
         self._metrics = metrics
 
-    def release(self, paths: Iterable[str], reserve_percent: int) -> Generator[float, None, None]:
+    def release(
+        self,
+        paths: Iterable[str],
+        reserve_percent: int,
+        only: Mapping[str, Collection[Process]],
+    ) -> Generator[float, None, None]:
         """Release what we enrolled in containers, as far as there is room, sharers before payers.
 
         It may be closed at any time: what was released by then is off the record, no more.
@@ -103,6 +113,7 @@ class Releasing:
         Args:
             paths: cgroups of the containers.
             reserve_percent: share of MemTotal that must stay available.
+            only: of some of them, who has to go; of the others everybody has.
 
         Yields:
             After each small step, the seconds to wait before the next.
@@ -114,7 +125,7 @@ class Releasing:
         def members() -> set[Process]:
             # A child that was forked before its parent's turn came is found by another look.
             self._adopt(leaving)
-            return set().union(*(container.enrolled for container in leaving)) - released
+            return set().union(*(going(container, only) for container in leaving)) - released
 
         def told(process: Process, outcome: ReleaseProgress | KernelError) -> None:
             for container in leaving:

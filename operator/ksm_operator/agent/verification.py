@@ -66,13 +66,15 @@ class Verification:
         """
         grown, let_go = [], False
         for process in list(container.enrolled):
+            if self._consent.is_unwanted(container.path, process):
+                continue  # its release may have begun
             try:
                 status = read_status(process.pid)
                 look = look_at(process, status)
                 reason = self._excluded(process, container, status, seen, look)
                 if reason in BY_DEFAULT:
-                    # No harm is done by it, so there is time to release it as others are.
-                    self._consent.unwanted.add(container.path)
+                    self._consent.let_go(container.path, process)
+                    seen.skip(process, str(reason))
                     continue
                 reason = reason or self._huge_pages.why_no_longer(process, look.anonymous_bytes)
                 if reason is not None:
