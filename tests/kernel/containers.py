@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kernel.conftest import Cgroup, Target
+from kernel.conftest import Cgroup, Target, wait_until
 from ksm_operator.kernel import Hierarchy, find_process
 
 NOBODY = 65534
@@ -86,6 +86,8 @@ class Runtime:
         made = Container(name, popen, [*self._runc, "delete", "--force", name])
         self.containers.append(made)
         assert made.line() == "ready"
+        # The program may be ready before runc has come to writing this down.
+        wait_until(pid_file.exists, "runc has written the pid")
         made.process = find_process(int(pid_file.read_text()))
         directory = self._hierarchy.directory(made.pid)
         assert directory.name == name
