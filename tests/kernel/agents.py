@@ -1,8 +1,9 @@
 """Agents of this machine, as far as they change processes and remember it."""
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kernel.conftest import Cgroup, Target, wait_until
@@ -132,3 +133,15 @@ class Node:
     def skipped(self) -> Counter[str]:
         """Processes that are left alone, by reason."""
         return self.hands.enrolment.skipped_processes({self.path: None})
+
+
+@contextlib.contextmanager
+def one_container(
+    hierarchy: Hierarchy, features: KernelFeatures, tracer: Tracer, cgroup: Cgroup
+) -> Iterator[Node]:
+    """An agent's hands on one container; in the end nobody looks, and all is given back."""
+    agents = Agents(hierarchy, features)
+    made = Node(agents.hands(tracer), agents.path(cgroup))
+    yield made
+    made.hands.observation.end()
+    release_all(made.hands.enrolment, made.path)

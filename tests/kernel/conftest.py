@@ -276,6 +276,14 @@ def cgroup(ksm: None, hierarchy: Hierarchy) -> Iterator[Cgroup]:
     made.remove()
 
 
+@pytest.fixture
+def sentry(holder_program: Path, tmp_path: Path) -> Path:
+    """A program that is called as gVisor's is; it takes a size and a salt."""
+    program = tmp_path / "runsc"
+    shutil.copy(holder_program, program)
+    return program
+
+
 class Holders:
     """Starts processes whose memory merges with each other's, and with nobody else's."""
 

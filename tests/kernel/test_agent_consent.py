@@ -1,13 +1,12 @@
 """Who is left alone by default, on a real kernel, and what asking for merging changes."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from kernel.agents import WAIT, Agents, Node, release_all
+from kernel.agents import WAIT, Node, one_container
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from ksm_operator.kernel import Hierarchy, KernelFeatures, Tracer, find_process
 from support import kernel
@@ -40,10 +39,8 @@ def node(
     hierarchy: Hierarchy, prctl: KernelFeatures, tracer: Tracer, cgroup: Cgroup
 ) -> Iterator[Node]:
     """An agent's hands on one container; all is given back in the end."""
-    agents = Agents(hierarchy, prctl)
-    made = Node(agents.hands(tracer), agents.path(cgroup))
-    yield made
-    release_all(made.hands.enrolment, made.path)
+    with one_container(hierarchy, prctl, tracer, cgroup) as made:
+        yield made
 
 
 @pytest.fixture
@@ -115,11 +112,9 @@ def test_who_gets_cpus_of_its_own_later_is_let_go(
 
 
 def test_one_that_is_left_alone_goes_and_the_others_stay(
-    node: Node, start: Start, cgroup: Cgroup, holder_program: Path, tmp_path: Path
+    node: Node, start: Start, cgroup: Cgroup, sentry: Path
 ) -> None:
     """A sandbox or virtual machine inherits merging from the service that starts it."""
-    sentry = tmp_path / "runsc"
-    shutil.copy(holder_program, sentry)
     parent = start(code=STARTS_ANOTHER)
     cgroup.add(parent.pid)
     node.until(lambda: kernel.merge_any(parent.pid), "the service is enrolled")

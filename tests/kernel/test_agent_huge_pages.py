@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kernel.agents import Agents, Node, release_all
+from kernel.agents import Node, one_container
 from kernel.conftest import Cgroup, Holders, Start, Target
 from kernel.huge_programs import MIB, PROGRAM, READY, SIZE, huge
 from kernel.test_release import merge, merged
@@ -20,10 +20,8 @@ def node(
     hierarchy: Hierarchy, prctl: KernelFeatures, tracer: Tracer, cgroup: Cgroup
 ) -> Iterator[Node]:
     """One that enrols processes as a whole; all is given back in the end."""
-    agents = Agents(hierarchy, prctl)
-    made = Node(agents.hands(tracer), agents.path(cgroup))
-    yield made
-    release_all(made.hands.enrolment, made.path)
+    with one_container(hierarchy, prctl, tracer, cgroup) as made:
+        yield made
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kernel.agents import Agents, Node, release_all
+from kernel.agents import Node, one_container
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from kernel.huge_programs import MIB, PROGRAM, READY, SIZE, huge
 from ksm_operator.agent.consent import Consent
@@ -36,11 +36,8 @@ def node(
     hierarchy: Hierarchy, prctl: KernelFeatures, tracer: Tracer, cgroup: Cgroup
 ) -> Iterator[Node]:
     """One that enrols processes as a whole; all is given back in the end."""
-    agents = Agents(hierarchy, prctl)
-    made = Node(agents.hands(tracer), agents.path(cgroup))
-    yield made
-    made.hands.observation.end()
-    release_all(made.hands.enrolment, made.path)
+    with one_container(hierarchy, prctl, tracer, cgroup) as made:
+        yield made
 
 
 @pytest.fixture
