@@ -127,7 +127,7 @@ def test_one_that_is_left_alone_goes_and_the_others_stay(
 
     def is_let_go() -> bool:
         consent.follow(frozenset(), {node.path})
-        node.hands.release(consent.unwanted, 0, consent.unwanted)
+        node.hands.departure.step(consent.unwanted, 0, consent.unwanted)
         return not kernel.merge_any(child.pid)
 
     node.hands.attention.look_again(lasts=False)

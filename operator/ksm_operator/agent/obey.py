@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent import cleanup
 from ksm_operator.agent.affinity import Affinity
-from ksm_operator.agent.attention import SLICE_SECONDS, Attention
+from ksm_operator.agent.attention import Attention
 from ksm_operator.agent.cleanup import Cleanup, Way
 from ksm_operator.agent.debt import Debt, reckon
+from ksm_operator.agent.departure import Departure
 from ksm_operator.agent.enrolment import Enrolment
 from ksm_operator.agent.exec_trial import ExecTrial
 from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.guard import Guard
 from ksm_operator.agent.knobs import Knobs, Troubles
 from ksm_operator.agent.observation import Observation
-from ksm_operator.agent.releasing import going, pause_before_release
 from ksm_operator.agent.settings import optional_values
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import NodePolicy
@@ -34,13 +34,12 @@ from ksm_operator.kernel import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+    from collections.abc import Callable
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
     from ksm_operator.agent.vigilance import Vigilance
     from ksm_operator.agent.wire import Ksmd, NodeSpec, Owner
-    from ksm_operator.kernel import Process
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class Obedience:
         held: whether ksmd has to stand still, for others who merge.
         troubles: what could not be written lately.
         unrestored: files left alone by the last restore.
-        leaving: cgroup paths of containers that are to be released and are not yet.
+        departure: who is to leave, and the release that is under way.
         guard: keeps room for what is merged.
         debt: the node's merge debt; None before the first look.
     """
@@ -108,13 +107,9 @@ class Obedience:
         self._exec_trial = ExecTrial(host)
         self._save = save
         self._metrics = metrics
-        self._stopped = stopped
         self._edition: tuple[str, int] | None = None
         self._optional_written = False
-        self.leaving: frozenset[str] = frozenset()
-        self._leaving: frozenset[str] = frozenset()
-        self._releasing: Generator[float, None, None] | None = None
-        self._next_release = 0.0
+        self.departure = Departure(state, self.enrolment, stopped)
         self._cleanup = Cleanup(self.knobs)
         self._way = Way(self._cleanup)
         self._governor = Governor(host, self.knobs)
@@ -223,62 +218,6 @@ class Obedience:
             lasts=features.method == "Prctl" and features.exec_inherits is True
         )
 
-    def release(
-        self,
-        leaving: Iterable[str],
-        reserve_percent: int,
-        only: Mapping[str, Collection[Process]] | None = None,
-    ) -> bool:
-        """Release containers as far as there is room, for as long as a tick may take.
-
-        Args:
-            leaving: cgroup paths of containers that must be released.
-            reserve_percent: share of MemTotal that must stay available.
-            only: who has to go of some of them, where not everybody has.
-
-        Returns:
-            Whether none of them holds anything of ours any more.
-        """
-
-        def holds(path: str) -> bool:
-            container = self.state.containers.get(path)
-            return container is not None and bool(going(container, only or {}))
-
-        pending = [path for path in leaving if holds(path)]
-        self.leaving = frozenset(pending)
-        if not pending:
-            self._end_release()
-            return True
-        if any(path in self.state.containers and path not in pending for path in self._leaving):
-            self._end_release()  # some container is wanted again
-        if time.monotonic() < self._next_release:
-            return False
-        if self._releasing is None:
-            self._leaving = frozenset(pending)
-            self._releasing = self.enrolment.release(pending, reserve_percent, only)
-        ends = time.monotonic() + SLICE_SECONDS
-        for wait in self._releasing:
-            if self._stopped():
-                self._end_release()
-                return False
-            now = time.monotonic()
-            self._next_release = now + wait
-            if wait or now > ends:
-                return False
-        self._end_release()
-        remaining = [path for path in pending if holds(path)]
-        if remaining:
-            now = time.monotonic()
-            left = self.enrolment.left.values()
-            self._next_release = now + pause_before_release(left, now)
-        return not remaining
-
-    def _end_release(self) -> None:
-        if self._releasing is not None:
-            self._releasing.close()
-        self._releasing = None
-        self._leaving = frozenset()
-
     def give_back(self, reserve_percent: int, foreign: Callable[[], bool | None]) -> bool:
         """Release everything, clean up, restore ksmd's values.
 
@@ -296,9 +235,9 @@ class Obedience:
         self._way.stop()
         self._exec_trial.stop()
         self.attention.forget()
-        if not self.release(list(self.state.containers), reserve_percent):
+        if not self.departure.step(list(self.state.containers), reserve_percent):
             return False
-        if time.monotonic() < self._next_release or not self._cleaned(foreign):
+        if not self.departure.is_due() or not self._cleaned(foreign):
             return False
         try:
             moved, restored = self._affinity.restore(), self.knobs.restore()
@@ -316,7 +255,7 @@ class Obedience:
 
     def _restore_later(self) -> bool:
         self._cleanup.forget()
-        self._next_release = time.monotonic() + RESTORE_PAUSE
+        self.departure.put_off(RESTORE_PAUSE)
         return False
 
     def _reset(self) -> None:
@@ -361,7 +300,7 @@ class Obedience:
             return float("inf")
         self._affinity.keep()
         policy = spec.policy or NodePolicy()
-        leaving = bool(self._leaving) or spec.desired_state in ("Released", "Observing")
+        leaving = self.departure.is_going_on or spec.desired_state in ("Released", "Observing")
         waited_for = leaving and not self._host.features.smaps_shows_merged
         in_debt = self.debt is not None and self.debt.is_held
         if (self.held or in_debt) and not waited_for:
@@ -393,7 +332,7 @@ class Obedience:
         if not enrolled:
             self.guard.stop()
             return GUARD_IDLE
-        if self._releasing is not None:
+        if self.departure.is_going_on:
             return GUARD_PAUSE
         return self.guard.step(merged, self.enrolment.begun)
 
@@ -417,4 +356,4 @@ class Obedience:
         """Return seconds until unfinished work is worth another step."""
         if self._cleanup.is_going_on:
             return cleanup.TICK
-        return max(BUSY_WAIT, self._next_release - time.monotonic())
+        return max(BUSY_WAIT, self.departure.wait())

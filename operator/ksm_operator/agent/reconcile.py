@@ -119,7 +119,7 @@ class Reconciler:
             if self._state.owner in ("", spec.owner.uid):
                 return True
             self.leaving = len(self._state.containers)
-            return hands.release(list(self._state.containers), reserve)
+            return hands.departure.step(list(self._state.containers), reserve)
         leaving = [
             path
             for path in self._state.containers
@@ -127,7 +127,7 @@ class Reconciler:
         ]
         self.leaving = len(leaving)
         only = {path: them for path, them in consent.unwanted.items() if path not in leaving}
-        released = hands.release([*leaving, *only], reserve, only)
+        released = hands.departure.step([*leaving, *only], reserve, only)
         if any(path in self._state.containers for path in leaving):
             return False
         self.leaving = 0

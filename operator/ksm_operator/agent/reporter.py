@@ -279,4 +279,4 @@ def _blocking(hands: Obedience) -> list[Left]:
     """Who holds a release up; one that is let go for its own good waits without harm to anybody."""
     now = time.monotonic()
     left = hands.enrolment.left.values()
-    return [one for one in left if one.path in hands.leaving and one.blocks(now)]
+    return [one for one in left if one.path in hands.departure.paths and one.blocks(now)]

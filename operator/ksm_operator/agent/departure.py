@@ -1,0 +1,127 @@
+"""Lets containers go over many ticks: a release waits for room, and the loop goes on meanwhile."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from ksm_operator.agent.attention import SLICE_SECONDS
+from ksm_operator.agent.releasing import going, pause_before_release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+
+    from ksm_operator.agent.releasing import Left
+    from ksm_operator.agent.state import State
+    from ksm_operator.kernel import Process
+
+
+class Releases(Protocol):
+    """What can release processes, in small steps; see `Enrolment`."""
+
+    @property
+    def left(self) -> Mapping[Process, Left]:
+        """Processes that could not be released yet."""
+
+    def release(
+        self,
+        paths: Iterable[str],
+        reserve_percent: int,
+        only: Mapping[str, Collection[Process]] | None,
+    ) -> Generator[float, None, None]:
+        """Release what is enrolled in containers; yields the seconds before each next step."""
+
+
+class Departure:
+    """Who is to leave, and the release that is under way for them.
+
+    Attributes:
+        paths: cgroup paths of containers that are to be released and are not yet.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        releases: Releases,
+        stopped: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.paths: frozenset[str] = frozenset()
+        self._state = state
+        self._releases = releases
+        self._stopped = stopped
+        self._clock = clock
+        self._steps: Generator[float, None, None] | None = None
+        self._begun_for: frozenset[str] = frozenset()
+        self._next = 0.0
+
+    @property
+    def is_going_on(self) -> bool:
+        """Whether a release has been begun and is not over."""
+        return self._steps is not None
+
+    def step(
+        self,
+        leaving: Iterable[str],
+        reserve_percent: int,
+        only: Mapping[str, Collection[Process]] | None = None,
+    ) -> bool:
+        """Release containers as far as there is room, for as long as a tick may take.
+
+        Args:
+            leaving: cgroup paths of containers that must be released.
+            reserve_percent: share of MemTotal that must stay available.
+            only: who has to go of some of them, where not everybody has.
+
+        Returns:
+            Whether none of them holds anything of ours any more.
+        """
+        leaving, only = list(leaving), only or {}
+        pending = self._pending(leaving, only)
+        self.paths = frozenset(pending)
+        if not pending:
+            self._end()
+            return True
+        if any(path in self._state.containers for path in self._begun_for.difference(pending)):
+            self._end()  # some container is wanted again
+        if not self.is_due():
+            return False
+        if self._steps is None:
+            self._begun_for = self.paths
+            self._steps = self._releases.release(pending, reserve_percent, only)
+        ends = self._clock() + SLICE_SECONDS
+        for wait in self._steps:
+            if self._stopped():
+                self._end()
+                return False
+            now = self._clock()
+            self._next = now + wait
+            if wait or now > ends:
+                return False
+        self._end()
+        if not self._pending(pending, only):
+            return True
+        self.put_off(pause_before_release(self._releases.left.values(), self._clock()))
+        return False
+
+    def _pending(self, paths: Iterable[str], only: Mapping[str, Collection[Process]]) -> list[str]:
+        containers = self._state.containers
+        return [path for path in paths if path in containers and going(containers[path], only)]
+
+    def _end(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+        self._steps = None
+        self._begun_for = frozenset()
+
+    def put_off(self, seconds: float) -> None:
+        """Have nothing more released, or given back, for some seconds."""
+        self._next = self._clock() + seconds
+
+    def is_due(self) -> bool:
+        """Whether the next step's time has come."""
+        return self._clock() >= self._next
+
+    def wait(self) -> float:
+        """Return seconds until the next step's time."""
+        return max(0.0, self._next - self._clock())
