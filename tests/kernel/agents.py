@@ -102,9 +102,14 @@ MakeEnrolment = Callable[[object, Cgroup], tuple[Enrolment, str]]
 def attend(enrolment: Enrolment, path: str) -> None:
     """Enrol a container as the agent does: again while some process is to be tried again.
 
+    Who must not merge any longer is released then.
+
     On a slow machine a process may not have had a turn of the CPU in the time of a visit.
     """
     wait_until(lambda: not enrolment.attend(path, "pod"), "nobody is to be tried again")
+    outgoing = enrolment.outgoing()
+    for _ in enrolment.release(outgoing, 0, outgoing):
+        pass
 
 
 def release_all(enrolment: Enrolment, path: str) -> None:
@@ -112,6 +117,12 @@ def release_all(enrolment: Enrolment, path: str) -> None:
     for _ in enrolment.release([path], 0):
         pass
     assert path not in enrolment.state.containers, enrolment.left
+
+
+def dismiss(hands: Obedience) -> None:
+    """Release who has to go though his container stays, as the agent's loop does."""
+    outgoing = hands.enrolment.outgoing()
+    hands.departure.step(outgoing, 0, outgoing)
 
 
 class Node:
@@ -125,6 +136,7 @@ class Node:
         """Let it work until something is so."""
 
         def is_so() -> bool:
+            dismiss(self.hands)
             self.hands.attention.enrol([self.path], lambda _: "pod")
             return bool(done())
 

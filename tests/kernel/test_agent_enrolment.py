@@ -4,7 +4,15 @@ import sys
 
 import pytest
 
-from kernel.agents import RUNTIME_INIT, WAIT, Agents, EndsAfterTheCall, MakeEnrolment, attend
+from kernel.agents import (
+    RUNTIME_INIT,
+    WAIT,
+    Agents,
+    EndsAfterTheCall,
+    MakeEnrolment,
+    attend,
+    release_all,
+)
 from kernel.conftest import Cgroup, Holders, Start, wait_until
 from ksm_operator.agent.admission import NO_HEADROOM
 from ksm_operator.kernel import (
@@ -134,6 +142,44 @@ def test_a_release_that_is_put_off_half_way_goes_on(
         pass
     assert not enrolment.state.containers
     assert not any(kernel.merge_any(target.pid) for target in targets)
+
+
+SHARES_ITS_MEMORY = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+stack = ctypes.create_string_buffer(1 << 16)
+top = ctypes.c_void_p((ctypes.addressof(stack) + len(stack)) & ~15)
+sleep = ctypes.cast(libc.sleep, ctypes.c_void_p)
+CLONE_VM, SIGCHLD = 0x100, 17
+child = libc.clone(sleep, top, CLONE_VM | SIGCHLD, ctypes.c_void_p(1000))
+print(child, flush=True)
+sys.stdin.readline()
+os.kill(child, 9)
+os.waitpid(child, 0)
+print("alone", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_two_with_one_memory_are_both_ours(
+    start: Start, tracer: Tracer, cgroup: Cgroup, make_enrolment: MakeEnrolment
+) -> None:
+    """The second is found merging; taken for its own wish, that would stay after the policy."""
+    target = start(code=SHARES_ITS_MEMORY, ready=False)
+    child = find_process(int(target.line()))
+    for pid in (target.pid, child.pid):
+        cgroup.add(pid)
+    enrolment, path = make_enrolment(tracer, cgroup)
+
+    attend(enrolment, path)
+
+    container = enrolment.state.containers[path]
+    assert container.enrolled == {target.process, child}
+    assert not container.own
+    target.tell("go on")
+    assert target.line() == "alone"
+    release_all(enrolment, path)
+    assert not kernel.merge_any(target.pid)
 
 
 LOCKS_LATER = """

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kernel.agents import Agents, release_all
+from kernel.agents import Agents, dismiss, release_all
 from kernel.conftest import Cgroup, Holders, wait_until
 from kernel.test_release import merged
 from ksm_operator.agent.obey import Obedience
@@ -52,6 +52,7 @@ def test_who_shares_nothing_is_withdrawn_and_tried_again(
     withdrawal, sysfs = hands.enrolment.withdrawal, KsmSysfs()
 
     def attended() -> None:
+        dismiss(hands)
         hands.attention.enrol(paths, lambda _: "pod")
         if withdrawal.measure(sysfs.read()):
             hands.look_again()

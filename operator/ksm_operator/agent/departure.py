@@ -36,7 +36,7 @@ class Departure:
     """Who is to leave, and the release that is under way for them.
 
     Attributes:
-        paths: cgroup paths of containers that are to be released and are not yet.
+        paths: cgroup paths of the containers that are to leave and have not left yet.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Departure:
         """
         leaving, only = list(leaving), only or {}
         pending = self._pending(leaving, only)
-        self.paths = frozenset(pending)
+        self.paths = frozenset(pending).difference(only)
         if not pending:
             self._end()
             return True
@@ -87,7 +87,7 @@ class Departure:
         if not self.is_due():
             return False
         if self._steps is None:
-            self._begun_for = self.paths
+            self._begun_for = frozenset(pending)
             self._steps = self._releases.release(pending, reserve_percent, only)
         ends = self._clock() + SLICE_SECONDS
         for wait in self._steps:
@@ -106,7 +106,12 @@ class Departure:
 
     def _pending(self, paths: Iterable[str], only: Mapping[str, Collection[Process]]) -> list[str]:
         containers = self._state.containers
-        return [path for path in paths if path in containers and going(containers[path], only)]
+        # A record of nobody enrolled has to go too: it keeps the node from another owner.
+        return [
+            path
+            for path in paths
+            if path in containers and (path not in only or going(containers[path], only))
+        ]
 
     def _end(self) -> None:
         if self._steps is not None:

@@ -11,7 +11,7 @@ from ksm_operator.agent.admission import NO_HEADROOM, may_join
 from ksm_operator.agent.cgroups import living_in, processes_in
 from ksm_operator.agent.consent import Consent
 from ksm_operator.agent.huge_pages import HugePages
-from ksm_operator.agent.record import adopt, adopt_all, forget_if_empty, keep_what_holds
+from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
 from ksm_operator.agent.releasing import FAILED, Releasing
 from ksm_operator.agent.seen import Seen
 from ksm_operator.agent.state import Container
@@ -31,6 +31,7 @@ from ksm_operator.kernel import (
     carry_out_many,
     is_alive,
     read_status,
+    share_memory,
 )
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 
@@ -81,10 +82,8 @@ class Enrolment:
         self._save = save
         self._metrics = metrics
         self._releasing = Releasing(host, state, save, metrics)
-        self.withdrawal = Withdrawal(host, state, save, self._releasing)
-        self._verification = Verification(
-            host, save, self._releasing, self.huge_pages, self.consent
-        )
+        self.withdrawal = Withdrawal(host, state, self._releasing)
+        self._verification = Verification(host, self._releasing, self.huge_pages, self.consent)
 
     @property
     def left(self) -> dict[Process, Left]:
@@ -99,6 +98,14 @@ class Enrolment:
     ) -> Generator[float, None, None]:
         """Release what we enrolled in containers; see `Releasing.release`."""
         return self._releasing.release(paths, reserve_percent, only or {})
+
+    def outgoing(self) -> dict[str, set[Process]]:
+        """Return who has to go though his container stays, by the container's path."""
+        self._releasing.forget_dismissed()
+        going = {path: set(them) for path, them in self._releasing.dismissed.items()}
+        for path, them in self.consent.unwanted.items():
+            going[path] = going.get(path, set()) | them
+        return going
 
     def processes(self, path: str) -> list[Process]:
         """Return who lives in a container now, the oldest first."""
@@ -145,8 +152,7 @@ class Enrolment:
         if container is not None:
             adopt_all((one for one in now if one not in seen.skipped), container)
             _forget_dead(container, ended, now)
-            grown = self._follow(container, seen)
-            container = self.state.containers.get(path)
+            grown = self._verification.verify(container, seen)
         known = container.enrolled | container.own if container else set()
         new = [one for one in now if one not in known and one not in seen.skipped]
         nothing = not new and not grown
@@ -157,11 +163,7 @@ class Enrolment:
             container = self.state.containers[path] = Container(pod_uid, path)
         # The youngest first: of a runtime's processes it is the one that becomes the program, and
         # the others end in a moment.
-        intents = [
-            intent
-            for one in (*reversed(new), *grown)
-            if (intent := self._prepare(one, container, seen, fresh=fresh)) is not None
-        ]
+        intents = self._prepare_all((*reversed(new), *grown), container, seen, fresh=fresh)
         # On record before the first of them is done.
         for intent in intents:
             container.put(intent.process, intent.marks)
@@ -188,13 +190,20 @@ class Enrolment:
             )
         return bool(seen.postponed)
 
-    def _follow(self, container: Container, seen: Seen) -> list[Process]:
-        """Let those go that must not merge any longer; those of whom more is to be marked."""
-        grown, let_go = self._verification.verify(container, seen)
-        if let_go:
-            here = self.processes(container.path)
-            forget_if_empty(self.state.containers, container, here)
-        return grown
+    def _prepare_all(
+        self, processes: Iterable[Process], container: Container, seen: Seen, *, fresh: bool
+    ) -> list[Intent]:
+        """Prepare as many as half a turn allows, so that something is carried out in the other."""
+        ends, intents = time.monotonic() + TURN_SECONDS / 2, []
+        for process in processes:
+            if time.monotonic() > ends:
+                if process not in container.enrolled:
+                    seen.postponed[process] = LATER
+                continue
+            intent = self._prepare(process, container, seen, fresh=fresh)
+            if intent is not None:
+                intents.append(intent)
+        return intents
 
     def _is_kept_out(self, path: str, new: Iterable[Process], seen: Seen) -> bool:
         """Whether a container has no room to merge in, for now."""
@@ -208,8 +217,9 @@ class Enrolment:
         self, intents: Sequence[Intent], container: Container, seen: Seen, *, fresh: bool
     ) -> list[Intent]:
         """Do what was prepared, as far as one turn goes: the loop must not stand still for it."""
-        ends = time.monotonic() + TURN_SECONDS
-        done, left, lot = [], list(intents), 1
+        ends = time.monotonic() + TURN_SECONDS / 2
+        done: list[Intent] = []
+        left, lot = list(intents), 1
         while left:
             some, left, started = left[:lot], left[lot:], time.monotonic()
             if started > ends:
@@ -222,6 +232,8 @@ class Enrolment:
             # One that is slow is waited for by the loop, so the next may not be many.
             lot = min(2 * lot, AT_ONCE) if seconds < QUICK_SECONDS else 1
             for intent, result in zip(some, results, strict=True):
+                if isinstance(result, AlreadyMergeable) and _is_done(intent.process, done):
+                    continue
                 if self._is_enrolled(intent.process, result, container, seen, fresh=fresh):
                     self._metrics.enrol_seconds.observe(seconds)
                     done.append(intent)
@@ -394,6 +406,11 @@ def _forget_dead(
     container.own = {one for one in container.own if one in alive or is_alive(one)}
     for process in ended:
         container.marks.pop(process, None)
+
+
+def _is_done(process: Process, done: Iterable[Intent]) -> bool:
+    """Whether one that has begun to merge since it was prepared does so by what was just done."""
+    return any(share_memory(process, intent.process) for intent in done)
 
 
 def _nobody_was_asked(container: Container, seen: Seen, new: Iterable[Process]) -> bool:

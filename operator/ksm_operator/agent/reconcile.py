@@ -126,14 +126,15 @@ class Reconciler:
             if path in self._view.verdicts and self._view.verdicts[path].leaves
         ]
         self.leaving = len(leaving)
-        only = {path: them for path, them in consent.unwanted.items() if path not in leaving}
+        outgoing = hands.enrolment.outgoing()
+        only = {path: them for path, them in outgoing.items() if path not in leaving}
         released = hands.departure.step([*leaving, *only], reserve, only)
         if any(path in self._state.containers for path in leaving):
             return False
         self.leaving = 0
         done = spec.desired_state != "Merging" or self._merge(policy)
-        # Nobody has to wait for who is let go for want of a label: he is one of the domain.
-        return done and released and not consent.unwanted
+        # Nobody has to wait for them: they are of the domain.
+        return done and released and not hands.enrolment.outgoing()
 
     def _merge(self, policy: NodePolicy) -> bool:
         hands = self._hands

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.cgroups import living_in
-from ksm_operator.agent.record import adopt_all
+from ksm_operator.agent.record import adopt_all, forget_if_empty
 from ksm_operator.kernel import (
     KernelError,
     Marks,
@@ -17,7 +17,6 @@ from ksm_operator.kernel import (
     ReleaseProgress,
     Rooms,
     is_alive,
-    read_merged_bytes,
     release,
     release_all,
 )
@@ -35,8 +34,6 @@ log = logging.getLogger(__name__)
 
 FAILED: Final = "Failed"
 """The kernel refused what was asked, in a way that another try will hardly mend."""
-
-NEXT_TO_NOTHING_BYTES: Final = 1 << 20
 
 ROOM_PAUSE: Final = 5.0
 """Seconds until a release that did not fit is tried again: room comes slowly, a try costs."""
@@ -89,12 +86,15 @@ class Releasing:
 
     Attributes:
         left: processes whose release did not succeed yet.
+        dismissed: who has to go though his container stays, by the container's path. He goes as
+            others do, in his time; as that may have begun, he has to go whatever becomes of him.
     """
 
     def __init__(
         self, host: Host, state: State, save: Callable[[], None], metrics: Metrics
     ) -> None:
         self.left: dict[Process, Left] = {}
+        self.dismissed: dict[str, set[Process]] = {}
         self._host = host
         self._state = state
         self._save = save
@@ -151,24 +151,42 @@ class Releasing:
             for container in leaving:
                 for process in released:
                     container.drop(process)
-                if not container.enrolled and containers.pop(container.path, None) is not None:
+                if container.path in only:
+                    here = living_in(self._host.hierarchy, container.path)
+                    forget_if_empty(containers, container, here)
+                elif not container.enrolled and containers.pop(container.path, None) is not None:
                     extra = {"podUID": container.pod_uid, "cgroup": container.path}
                     log.info("container released", extra=extra)
             self._save()
 
-    def release_now(self, process: Process, container: Container) -> bool:
-        """Release one that must not merge; True when it is done.
+    def dismiss(self, path: str, process: Process) -> None:
+        """Have a process released whose container stays."""
+        self.dismissed.setdefault(path, set()).add(process)
 
-        It is not asked for room if it holds next to nothing.
+    def is_dismissed(self, path: str, process: Process) -> bool:
+        """Whether a process has to go though its container stays."""
+        return process in self.dismissed.get(path, ())
+
+    def forget_dismissed(self) -> None:
+        """Forget those who have gone."""
+        containers = self._state.containers
+        self.dismissed = {
+            path: still
+            for path, them in self.dismissed.items()
+            if path in containers and (still := them & containers[path].enrolled)
+        }
+
+    def give_marks_back(self, process: Process, container: Container) -> bool:
+        """Mark again what the program of one had marked whose merging is off; True when done.
+
+        It holds nothing that is merged, so this needs no room.
         """
         outcome: ReleaseProgress | KernelError
         try:
-            merged = read_merged_bytes(process)
-            turn = Turn(process, Rooms(self._host.hierarchy, 0.0), PROC)
             outcome = release(
                 process,
                 self._host.tracer,
-                turn.room if merged > NEXT_TO_NOTHING_BYTES else lambda: None,
+                Turn(process, Rooms(self._host.hierarchy, 0.0), PROC).room,
                 marks=container.marks.get(process),
                 keeps_flags=self._keeps_flags,
             )

@@ -20,8 +20,6 @@ from ksm_operator.kernel import (
 from ksm_operator.kernel.exclusions import BY_DEFAULT, never, status_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ksm_operator.agent.consent import Consent
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.huge_pages import HugePages
@@ -37,7 +35,6 @@ class Verification:
     def __init__(
         self,
         host: Host,
-        save: Callable[[], None],
         releasing: Releasing,
         huge_pages: HugePages,
         consent: Consent,
@@ -46,27 +43,24 @@ class Verification:
 
         Args:
             host: the machine.
-            save: keeps the record on disk.
             releasing: lets those go that must not merge any longer.
             huge_pages: decides on who lives in huge pages.
             consent: whose pods ask for merging.
         """
         self._host = host
-        self._save = save
         self._releasing = releasing
         self._huge_pages = huge_pages
         self._consent = consent
 
-    def verify(self, container: Container, seen: Seen) -> tuple[list[Process], bool]:
+    def verify(self, container: Container, seen: Seen) -> list[Process]:
         """Find those whose enrolment did not last (an exec on some kernels) or must not.
 
         Returns:
-            Those of which more is to be marked, since they have grown, and whether somebody was
-            let go.
+            Those of which more is to be marked, since they have grown.
         """
-        grown, let_go = [], False
+        grown = []
         for process in list(container.enrolled):
-            if self._consent.is_unwanted(container.path, process):
+            if self._is_going(container.path, process):
                 continue  # its release may have begun
             try:
                 status = read_status(process.pid)
@@ -78,13 +72,9 @@ class Verification:
                     continue
                 reason = reason or self._huge_pages.why_no_longer(process, look.anonymous_bytes)
                 if reason is not None:
-                    if self._releasing.release_now(process, container):
-                        container.drop(process)
-                        seen.skip(process, str(reason))
-                        self._save()
-                        let_go = True
+                    self._releasing.dismiss(container.path, process)
+                    seen.skip(process, str(reason))
                     continue
-                self._releasing.left.pop(process, None)  # it may stay, whatever was tried before
                 if container.is_by_ranges(process):
                     if self._has_grown(process, container, look, seen.looks.get(process)):
                         grown.append(process)
@@ -92,7 +82,11 @@ class Verification:
                     self._bring_back(process, container)
             except KernelError:
                 continue
-        return grown, let_go
+        return grown
+
+    def _is_going(self, path: str, process: Process) -> bool:
+        unwanted = self._consent.is_unwanted(path, process)
+        return unwanted or self._releasing.is_dismissed(path, process)
 
     def _excluded(
         self,
@@ -149,7 +143,7 @@ class Verification:
 
     def _bring_back(self, process: Process, container: Container) -> None:
         """Take one off the record for which merging is off again; its own marks come back."""
-        if process not in container.marks or self._releasing.release_now(process, container):
+        if process not in container.marks or self._releasing.give_marks_back(process, container):
             container.drop(process)
 
 

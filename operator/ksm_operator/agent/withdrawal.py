@@ -6,13 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.cgroups import living_in
 from ksm_operator.agent.profit import Holding, Profit, Spent
-from ksm_operator.agent.record import adopt_all, forget_if_empty
+from ksm_operator.agent.record import adopt_all
 from ksm_operator.kernel import KernelError, page_size, read_ksm_stat, read_vmstat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.releasing import Releasing
@@ -26,8 +25,6 @@ NO_PROFIT: Final = "NoProfit"
 """Why processes are left alone."""
 BOOK_SECONDS: Final = 300.0
 """Between two entries in the accounts: each reads a file of every process that is enrolled."""
-TURN_SECONDS: Final = 0.2
-"""Work on one container, after which the loop has other things to do."""
 
 
 class Withdrawal:
@@ -37,14 +34,11 @@ class Withdrawal:
         profit: the accounts.
     """
 
-    def __init__(
-        self, host: Host, state: State, save: Callable[[], None], releasing: Releasing
-    ) -> None:
+    def __init__(self, host: Host, state: State, releasing: Releasing) -> None:
         """Have nothing measured."""
         self.profit = Profit()
         self._host = host
         self._state = state
-        self._save = save
         self._releasing = releasing
         self._next = 0.0
 
@@ -83,7 +77,7 @@ class Withdrawal:
         return self.profit.keeps_out(path, time.monotonic())
 
     def let_go(self, path: str, living: Iterable[Process], seen: Seen) -> bool:
-        """Release what is enrolled in a container, as far as there is room and time.
+        """Have everybody released who is enrolled in a container.
 
         Args:
             path: the container's cgroup.
@@ -91,25 +85,17 @@ class Withdrawal:
             seen: where it is noted why they are left alone.
 
         Returns:
-            Whether nothing of it is left.
+            Whether nobody has to go any more.
         """
         container = self._state.containers.get(path)
-        enrolled = container.enrolled if container is not None else set()
-        if container is not None and enrolled:
+        if container is not None and container.enrolled:
             adopt_all(living, container)
-            ends = time.monotonic() + TURN_SECONDS
-            for process in list(enrolled):
-                if self._releasing.release_now(process, container):
-                    container.drop(process)
-                if time.monotonic() > ends:
-                    break
-            here = living_in(self._host.hierarchy, path)
-            forget_if_empty(self._state.containers, container, here)
-            self._save()
+            for process in container.enrolled:
+                self._releasing.dismiss(path, process)
         for process in living:
-            if process not in enrolled and (container is None or process not in container.own):
+            if container is None or process not in container.own:
                 seen.skip(process, NO_PROFIT)
-        return not enrolled
+        return container is None or not container.enrolled
 
 
 def _holding(container: Container) -> Holding:

@@ -60,6 +60,7 @@ module                 what it answers
 :mod:`.chunks`         a release cut into steps: pure
 :mod:`.unmerge`        `Unmerging(process, tracer, headroom).give_back()`: those steps
 :mod:`.release`        `release(process, tracer, headroom, marks=...) -> ReleaseProgress`
+:mod:`.shared_memory`  `share_memory(one, other)`: made by vfork or clone(CLONE_VM)
 :mod:`.payers`         `survey_payers(processes) -> Survey`: who maps merged pages, who pays
 :mod:`.shares`         `share_of(survey, processes, inodes) -> Share`: with the phantom charge; pure
 :mod:`.by_cgroup`      `shares_of_all(survey, homes, payers)`, `without_merging(share, ...)`: pure
@@ -157,6 +158,7 @@ from ksm_operator.kernel.ranges import Range
 from ksm_operator.kernel.release import ReleaseProgress, release
 from ksm_operator.kernel.release_all import release_all
 from ksm_operator.kernel.remote import Syscall, Visit
+from ksm_operator.kernel.shared_memory import share_memory
 from ksm_operator.kernel.shares import Estimate, Share, Survey, phantom_of, share_of
 from ksm_operator.kernel.smaps import Vma, read_merged_bytes, read_vmas
 from ksm_operator.kernel.sysfs import HOST_KSM_ROOT, KsmSysfs, KsmValues, find_writable_root
@@ -273,6 +275,7 @@ __all__ = [
     "repair_after_exec",
     "restore_plan",
     "settle",
+    "share_memory",
     "share_of",
     "survey_payers",
     "tightest",

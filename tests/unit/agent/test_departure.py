@@ -55,8 +55,12 @@ class Steps:
             raise
 
     def goes(self, path: str) -> Callable[[], None]:
-        """A step's deed: everybody in a container was released."""
-        return lambda: self.state.containers[path].enrolled.clear()
+        """A step's deed: a container was released, and is on record no more."""
+
+        def what() -> None:
+            self.state.containers.pop(path, None)
+
+        return what
 
 
 def nothing() -> None:
@@ -99,6 +103,19 @@ def test_who_holds_nothing_is_not_waited_for(departure: Departure, releases: Ste
     assert departure.step(["/kubepods/pod3/stranger"], 0)
     assert not releases.begun
     assert not departure.paths
+
+
+@pytest.mark.parametrize("own", [set(), {Process(9, 1)}])
+def test_a_record_of_nobody_enrolled_goes_too(
+    departure: Departure, releases: Steps, state: State, own: set[Process]
+) -> None:
+    """As long as it is there no other owner gets the node, and nobody else may join."""
+    state.containers[FIRST].enrolled.clear()
+    state.containers[FIRST].own = own
+    releases.steps = [(0.0, 0.0, releases.goes(FIRST))]
+    assert departure.step([FIRST], 0)
+    assert releases.begun == [{FIRST}]
+    assert FIRST not in state.containers
 
 
 def test_a_pause_is_kept(departure: Departure, releases: Steps, clock: Clock) -> None:
