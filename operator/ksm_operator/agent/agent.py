@@ -34,7 +34,7 @@ from ksm_operator.agent.view import View
 from ksm_operator.agent.watches import Watches
 from ksm_operator.agent.wire import Node, ObjectMeta, Pod
 from ksm_operator.agent.writer import StatusWriter
-from ksm_operator.kernel import KernelError
+from ksm_operator.kernel import KernelError, must_not_hang
 
 if TYPE_CHECKING:
     from ksm_operator.agent.client import Client
@@ -122,6 +122,7 @@ class Agent:
 
     def run(self) -> None:
         """Work until `stopping`, then leave the node in a state the next agent resumes."""
+        must_not_hang()
         if self._host is not None:
             cgroups = CgroupListener(self._host.hierarchy, self.news)
             cgroups.start()

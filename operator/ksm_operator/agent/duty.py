@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.kernel.memory_lock import cpu_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -43,9 +45,9 @@ class Duty:
         """
         if not self._is_wanted():
             raise Abandoned
-        now = time.thread_time()
+        now = cpu_seconds()
         if self._since is None:
             self._since = now
         elif now - self._since >= LEAST_SECONDS:
             time.sleep(rest(now - self._since, self._share()))
-            self._since = time.thread_time()
+            self._since = cpu_seconds()

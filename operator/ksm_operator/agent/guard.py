@@ -15,6 +15,7 @@ from ksm_operator.agent.record import adopt_all
 from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
 from ksm_operator.kernel import KernelError, Relief, Rooms, relieve
 from ksm_operator.kernel.headroom import NODE, read_usage, usage_file
+from ksm_operator.kernel.memory_lock import cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -79,9 +80,9 @@ class Guard:
                 return self._vigilance.glance_seconds
             self._began, self._cpu_seconds = glance, 0.0
             self._steps = self._look()
-        before = time.thread_time()
+        before = cpu_seconds()
         relief, wait = self._slice(self._steps)
-        used = time.thread_time() - before
+        used = cpu_seconds() - before
         self._cpu_seconds += used
         self._metrics.cpu_seconds.inc(used)
         if relief is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent.looks import Look, anonymous_bytes, is_due
 from ksm_operator.kernel import KernelError, read_status, read_vmstat
 from ksm_operator.kernel.huge_pages import read_huge_pages
+from ksm_operator.kernel.memory_lock import cpu_seconds, must_not_hang
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -77,7 +78,8 @@ class HugeGrowth:
         return found
 
     def _pass(self, enrolled: Collection[Process]) -> None:
-        began, before = time.thread_time(), self._seen
+        must_not_hang()
+        began, before = cpu_seconds(), self._seen
         seen: dict[Process, Look] = {}
         for process in enrolled:
             last = before.get(process)
@@ -93,4 +95,4 @@ class HugeGrowth:
                 seen[process] = last
         if self._seen is before:  # else it is to be forgotten
             self._seen = seen
-        self._next = time.monotonic() + pause_after(time.thread_time() - began)
+        self._next = time.monotonic() + pause_after(cpu_seconds() - began)

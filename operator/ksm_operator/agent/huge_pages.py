@@ -31,6 +31,7 @@ from ksm_operator.kernel import (
 )
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 from ksm_operator.kernel.huge_pages import WORTH_SHARE, Look, Worth, read_huge_pages
+from ksm_operator.kernel.memory_lock import cpu_seconds, must_not_hang
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -324,7 +325,8 @@ class HugePages:
         self._thread.start()
 
     def _look(self, candidates: Collection[Process], partners: Collection[Process]) -> None:
-        began = time.thread_time()
+        must_not_hang()
+        began = cpu_seconds()
         duty = Duty(lambda: CPU_SHARE, lambda: self.how == AUTO)
         found: Mapping[Process, Worth | KernelError] = {}
         try:
@@ -333,7 +335,7 @@ class HugePages:
             return
         except (KernelError, OSError, ValueError) as error:
             log.warning("huge pages not looked at", extra={"error": str(error)})
-        cost = time.thread_time() - began
+        cost = cpu_seconds() - began
         self._next_look = time.monotonic() + pause_after(cost)
         log.info(
             "looked at huge pages",

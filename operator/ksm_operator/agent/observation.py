@@ -27,6 +27,7 @@ from ksm_operator.kernel import (
     why_not,
 )
 from ksm_operator.kernel.huge_pages import huge_bytes, judge, lives_in_huge_pages
+from ksm_operator.kernel.memory_lock import cpu_seconds, must_not_hang
 from ksm_operator.kernel.samples import (
     Sample,
     every_for,
@@ -148,7 +149,8 @@ class Observation:
         policy: NodePolicy,
         duty: Duty,
     ) -> None:
-        began = time.thread_time()
+        must_not_hang()
+        began = cpu_seconds()
         try:
             processes = [
                 process
@@ -167,7 +169,7 @@ class Observation:
             duty()
         except Abandoned:
             return
-        cost = time.thread_time() - began
+        cost = cpu_seconds() - began
         self.last = Observed(saved, read, count, about, time.monotonic(), cost)
         log.info(
             "observed",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel import KernelError, inodes_above, phantom_of, survey_payers
+from ksm_operator.kernel.memory_lock import cpu_seconds, must_not_hang
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -84,7 +85,8 @@ class PhantomCharge:
 
     def _look(self, processes: Collection[Process]) -> None:
         size: int | None = None
-        began = time.thread_time()
+        must_not_hang()
+        began = cpu_seconds()
         try:
             survey = survey_payers(processes)
             homes = {}
@@ -102,4 +104,4 @@ class PhantomCharge:
                 self._told = str(error)
                 log.warning("phantom charge not measured", extra={"error": self._told})
         finally:  # whatever happened, the next look has to wait
-            self._last = Look(size, time.monotonic(), time.thread_time() - began)
+            self._last = Look(size, time.monotonic(), cpu_seconds() - began)

@@ -27,6 +27,7 @@ module                 what it answers
 :mod:`.mergeable`      `mergeable_processes() -> Iterator[Mergeable]`: who asked for merging;
                        `merges_everything(process) -> bool`
 :mod:`.ksm_enter`      `KsmEnterEvents()`: who asks for it, at that moment
+:mod:`.memory_lock`    `must_not_hang()`: of this thread's reads of what a process can lock
 :mod:`.patience`       `Patience(read, seconds)`: reads that may hang
 :mod:`.writers`        `OtherWriters(paths).wrote()`: whether others write to a file
 :mod:`.sysfs`          `KsmSysfs(root).read() -> KsmValues`, `.write(file, value)`,
@@ -131,6 +132,7 @@ from ksm_operator.kernel.ksm_stat import (
 )
 from ksm_operator.kernel.lock import AgentLock
 from ksm_operator.kernel.marks import Marks, read_program, settle
+from ksm_operator.kernel.memory_lock import must_not_hang
 from ksm_operator.kernel.mergeable import (
     Mergeable,
     is_marked,
@@ -250,6 +252,7 @@ __all__ = [
     "memory_headroom",
     "mergeable_processes",
     "merges_everything",
+    "must_not_hang",
     "needs_repair",
     "node_headroom",
     "page_size",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.procfs import Process, open_memory_file, page_size
+from ksm_operator.kernel.procfs import Process, open_memory_file, page_size, read_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,12 +62,14 @@ def read_blocks(process: Process, vmas: Iterable[Vma], proc: Path) -> Iterator[B
                 continue
             for start in range(vma.start, vma.end, CHUNK * 64):
                 length = min(vma.end - start, CHUNK * 64) // size
-                entries = array("Q", os.pread(pagemap, length * 8, start // size * 8))
+                place = (start // size * 8, length * 8)
+                (told,) = read_places(process, pagemap, [place])
+                entries = array("Q", told)
                 wanted = (entry & PRESENT and not entry & FILE_OR_SHARED for entry in entries)
                 for first, count in runs(map(bool, wanted), CHUNK // size):
-                    try:
-                        data = os.pread(memory, count * size, start + first * size)
-                    except OSError:
+                    place = (start + first * size, count * size)
+                    (data,) = read_places(process, memory, [place])
+                    if not data:
                         continue  # unmapped since
                     yield Block(vma, entries[first : first + len(data) // size], data)
 

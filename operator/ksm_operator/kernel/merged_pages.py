@@ -9,7 +9,6 @@ lock: 28 ms for each GiB (Linux 6.18) in which no other thread of it maps or unm
 from __future__ import annotations
 
 import contextlib
-import os
 from array import array
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from ksm_operator.kernel.frames import (
     PageFlags,
     anonymous_runs,
 )
-from ksm_operator.kernel.procfs import PROC, Process, open_memory_file, page_size
+from ksm_operator.kernel.procfs import PROC, Process, open_memory_file, page_size, read_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +49,7 @@ class MergedPages:
             ProcessGone: it exited.
             KernelError: no right to read it.
         """
+        self._process = process
         self._files = ExitStack()
         self._zeroes = zeroes
         self._flags: PageFlags | None = None
@@ -103,7 +103,6 @@ class MergedPages:
         size = page_size()
         for start in range(where.start, where.end, BLOCK_PAGES * size):
             pages = min(BLOCK_PAGES, (where.end - start) // size)
-            yield (
-                (start - where.start) // size,
-                os.pread(self._pagemap, pages * 8, start // size * 8),
-            )
+            place = (start // size * 8, pages * 8)
+            (data,) = read_places(self._process, self._pagemap, [place])
+            yield (start - where.start) // size, data

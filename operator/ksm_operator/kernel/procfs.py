@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.errors import KernelError, ProcessGone
+from ksm_operator.kernel.memory_lock import under_memory_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import ExitStack
 
 PROC: Final = Path("/proc")
@@ -223,14 +224,16 @@ def read_memory_file(process: Process, name: str, *, proc: Path = PROC) -> bytes
 
     Raises:
         ProcessGone: no thread is left.
+        Postponed: see `under_memory_lock`.
     """
-    data = read_file(f"{proc}/{process.pid}/{name}", process.pid)
+    pid = process.pid
+    data = under_memory_lock(pid, lambda: read_file(f"{proc}/{pid}/{name}", pid))
     if data:
         return data
     tid = live_thread(process.pid, proc=proc)
     if tid is None or tid == process.pid:
         return data
-    return read_file(f"{proc}/{process.pid}/task/{tid}/{name}", process.pid)
+    return under_memory_lock(pid, lambda: read_file(f"{proc}/{pid}/task/{tid}/{name}", pid))
 
 
 def open_memory_file(process: Process, name: str, files: ExitStack, proc: Path) -> int:
@@ -251,6 +254,24 @@ def open_memory_file(process: Process, name: str, files: ExitStack, proc: Path) 
     files.callback(os.close, fd)
     check_alive(process, proc=proc)
     return fd
+
+
+def read_places(process: Process, fd: int, places: Iterable[tuple[int, int]]) -> list[bytes]:
+    """Read such a file in places, each an offset and a length; empty where nothing can be read.
+
+    Raises:
+        Postponed: see `under_memory_lock`.
+    """
+
+    def read(length: int, offset: int) -> bytes:
+        try:
+            return os.pread(fd, length, offset)
+        except OSError:
+            return b""
+
+    return under_memory_lock(
+        process.pid, lambda: [read(length, offset) for offset, length in places]
+    )
 
 
 def read_parent(pid: int, *, proc: Path = PROC) -> int | None:

@@ -12,13 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm_operator.kernel import KernelError, Process, Unsupported
-from ksm_operator.kernel.frames import anonymous_frames, read_words, runs_of, sample
+from ksm_operator.kernel.frames import (
+    BLOCK_PAGES,
+    anonymous_frames,
+    read_words,
+    runs_of,
+    sample,
+)
 from ksm_operator.kernel.payers import (
+    MOST_AT_ONCE,
     SAMPLED_PAGES,
+    batches,
     cgroup_inodes,
     sampling_step,
     survey_payers,
 )
+from ksm_operator.kernel.procfs import page_size
+from ksm_operator.kernel.ranges import Range
 from ksm_operator.kernel.shares import (
     Cost,
     Estimate,
@@ -194,3 +204,18 @@ def test_no_right_to_know(tmp_path: Path) -> None:
     (tmp_path / "kpageflags").symlink_to("/proc/self/mem/x")
     with pytest.raises(KernelError, match="root on the node is needed"):
         survey_payers([], proc=tmp_path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(1, 3 * BLOCK_PAGES)), max_size=200))
+def test_every_entry_is_read_once_and_not_too_much_at_a_time(sizes: list[tuple[int, int]]) -> None:
+    """A page left out would be a payer who is not known; a step must not keep others waiting."""
+    size, at, ranges = page_size(), 0, []
+    for hole, pages in sizes:
+        ranges.append(Range((at + hole) * size, (at + hole + pages) * size))
+        at += hole + pages
+    read = []
+    for batch in batches(ranges):
+        assert 0 < len(batch) <= MOST_AT_ONCE
+        assert sum(length for _, length in batch) <= 8 * BLOCK_PAGES
+        read += [n for offset, length in batch for n in range(offset // 8, (offset + length) // 8)]
+    assert read == [page for one in ranges for page in range(one.start // size, one.end // size)]
