@@ -108,6 +108,42 @@ def test_by_ranges_a_process_is_followed_as_it_grows(
     assert program.marked(EVERYTHING) == program.marked(own) == own.size
 
 
+RESERVES = """
+import mmap, sys
+print("ready", flush=True)
+sys.stdin.readline()
+area = mmap.mmap(-1, 65 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)
+area[0] = 1  # else ksmd passes it over
+print("reserved", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_one_that_reserves_much_later_is_enrolled_by_ranges_then(
+    start: Start, tracer: Tracer, cgroup: Cgroup, hierarchy: Hierarchy, prctl: KernelFeatures
+) -> None:
+    """Before 6.18 ksmd would go over all of it; when it was enrolled it was the runtime's init."""
+    before_6_18 = Agents(hierarchy, replace(prctl, scan_skips_holes=False))
+    enrolment, path = before_6_18.enrolment(tracer), before_6_18.path(cgroup)
+    target = start(code=RESERVES)
+    cgroup.add(target.pid)
+    attend(enrolment, path)
+    container = enrolment.state.containers[path]
+    assert kernel.merge_any(target.pid)
+    assert not container.is_by_ranges(target.process)
+    target.tell("go on")
+    assert target.line() == "reserved"
+
+    attend(enrolment, path)
+    assert not kernel.merge_any(target.pid)
+    attend(enrolment, path)
+
+    assert enrolment.state.containers[path].is_by_ranges(target.process)
+    attend(enrolment, path)
+    assert not kernel.merge_any(target.pid)
+    release_all(enrolment, path)
+
+
 def test_by_ranges_a_process_that_stays_as_it_is_gets_no_visit(
     program: Program, tracer: Tracer, cgroup: Cgroup, by_ranges: Agents
 ) -> None:

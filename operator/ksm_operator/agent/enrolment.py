@@ -250,7 +250,7 @@ class Enrolment:
             prepared = self.huge_pages.prepare(
                 process,
                 self._host.features,
-                container.marks.get(process),
+                container.marks.get(process) or seen.by_ranges.get(process),
                 look.anonymous_bytes,
                 asked=seen.asked,
             )

@@ -9,6 +9,8 @@ LEAST_GROWTH_BYTES: Final = 1 << 20
 GROWTH_SHARE: Final = 8
 """A process is looked at again when it has grown by an eighth, so a constant number of looks goes
 to each doubling of its memory."""
+SPREAD_BYTES: Final = 16 << 30
+"""Of addresses that a process has reserved since: ksmd may now better be told its ranges."""
 LONGEST_SECONDS: Final = 600.0
 """Memory that was given up and mapped anew elsewhere does not show as growth."""
 
@@ -26,11 +28,13 @@ class Look:
         program: see `read_program`.
         anonymous_bytes: its anonymous memory.
         at: monotonic time.
+        address_bytes: its address space, reserved or used.
     """
 
     program: int
     anonymous_bytes: int
     at: float
+    address_bytes: int = 0
 
 
 def is_due(before: Look | None, now: Look, *, follows_growth: bool) -> bool:
@@ -51,6 +55,13 @@ def is_due(before: Look | None, now: Look, *, follows_growth: bool) -> bool:
     )
 
 
+def has_spread(before: Look | None, now: Look) -> bool:
+    """Tell whether a process may have come to have many ranges, or large ones that are empty."""
+    if before is None or is_due(before, now, follows_growth=True):
+        return True
+    return now.address_bytes - before.address_bytes >= SPREAD_BYTES
+
+
 def is_telling(before: float, now: float) -> bool:
     """Tell whether a process has come to an age at which it is judged again by what it has open.
 
@@ -63,5 +74,14 @@ def is_telling(before: float, now: float) -> bool:
 
 def anonymous_bytes(status: dict[str, str]) -> int:
     """Return anonymous memory as /proc/PID/status gives it; 0 where it does not."""
-    number = status.get("RssAnon", "").removesuffix(" kB").strip()
+    return _bytes(status.get("RssAnon", ""))
+
+
+def address_bytes(status: dict[str, str]) -> int:
+    """Return address space as /proc/PID/status gives it; 0 where it does not."""
+    return _bytes(status.get("VmSize", ""))
+
+
+def _bytes(value: str) -> int:
+    number = value.removesuffix(" kB").strip()
     return int(number) * 1024 if number.isdecimal() else 0

@@ -151,6 +151,7 @@ class Releasing:
             for container in leaving:
                 for process in released:
                     container.drop(process)
+                self.dismissed.get(container.path, set()).difference_update(released)
                 if container.path in only:
                     here = living_in(self._host.hierarchy, container.path)
                     forget_if_empty(containers, container, here)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ksm_operator.agent.looks import Look
-    from ksm_operator.kernel import Process
+    from ksm_operator.kernel import Marks, Process
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,9 @@ class Seen:
         first: the oldest process seen.
         logged: reasons that were logged already.
         looks: what enrolled processes were like when their ranges were read last.
+        spread: what those that merge as a whole were like when their ranges were counted last.
+        by_ranges: those that are better enrolled by ranges, whatever their ranges look like now: a
+            release leaves a reservation in parts of which ksmd would look at each address.
         young: the age at which enrolled processes were judged by what they have open, of those that
             are to be judged again when they are older.
         asked: whether its pod asks for merging.
@@ -37,6 +40,8 @@ class Seen:
     first: Process | None = None
     logged: dict[Process, str] = field(default_factory=dict)
     looks: dict[Process, Look] = field(default_factory=dict)
+    spread: dict[Process, Look] = field(default_factory=dict)
+    by_ranges: dict[Process, Marks] = field(default_factory=dict)
     young: dict[Process, float] = field(default_factory=dict)
     asked: bool = False
 
@@ -46,6 +51,8 @@ class Seen:
         self.skipped = {one: why for one, why in self.skipped.items() if one in here}
         self.logged = {one: why for one, why in self.logged.items() if one in here}
         self.looks = {one: look for one, look in self.looks.items() if one in here}
+        self.spread = {one: look for one, look in self.spread.items() if one in here}
+        self.by_ranges = {one: marks for one, marks in self.by_ranges.items() if one in here}
         self.young = {one: age for one, age in self.young.items() if one in here}
         self.postponed = {}
 

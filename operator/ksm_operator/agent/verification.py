@@ -5,18 +5,29 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ksm_operator.agent.looks import LONGEST_SECONDS, Look, anonymous_bytes, is_due, is_telling
+from ksm_operator.agent.looks import (
+    LONGEST_SECONDS,
+    Look,
+    address_bytes,
+    anonymous_bytes,
+    has_spread,
+    is_due,
+    is_telling,
+)
 from ksm_operator.agent.record import keep_what_holds
 from ksm_operator.kernel import (
     KernelError,
+    Marks,
     SkipReason,
     merges_everything,
     needs_repair,
     read_ksm_stat,
     read_program,
     read_status,
+    read_vmas,
     repair_after_exec,
 )
+from ksm_operator.kernel.enrol import method_for
 from ksm_operator.kernel.exclusions import BY_DEFAULT, never, status_reason
 
 if TYPE_CHECKING:
@@ -80,6 +91,9 @@ class Verification:
                         grown.append(process)
                 elif not self._lasts(process, look, seen):
                     self._bring_back(process, container)
+                elif self._is_better_by_ranges(process, look, seen):
+                    seen.by_ranges[process] = Marks("Madvise", look.program)
+                    self._releasing.dismiss(container.path, process)
             except KernelError:
                 continue
         return grown
@@ -125,6 +139,20 @@ class Verification:
             return keep_what_holds(process, container)
         return is_due(before, now, follows_growth=True)
 
+    def _is_better_by_ranges(self, process: Process, now: Look, seen: Seen) -> bool:
+        """Whether one that merges as a whole has become one that this kernel had better not.
+
+        When it was enrolled it was the runtime's init, with a few small ranges. Once it is
+        released it is enrolled as if it were new.
+        """
+        features = self._host.features
+        if features.new_ranges_join and features.scan_skips_holes:
+            return False  # it never matters
+        if not has_spread(seen.spread.get(process), now):
+            return False
+        seen.spread[process] = now
+        return method_for(features, read_vmas(process)) == "Madvise"
+
     def _lasts(self, process: Process, now: Look, seen: Seen) -> bool:
         """Whether merging is still on for the whole process, and ksmd knows of it."""
         before = seen.looks.get(process)
@@ -154,4 +182,6 @@ def look_at(process: Process, status: dict[str, str]) -> Look:
         ProcessGone: it exited.
         KernelError: no right to look.
     """
-    return Look(read_program(process), anonymous_bytes(status), time.monotonic())
+    return Look(
+        read_program(process), anonymous_bytes(status), time.monotonic(), address_bytes(status)
+    )

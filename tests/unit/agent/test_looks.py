@@ -7,11 +7,12 @@ from ksm_operator.agent.looks import (
     TELLING_AGES,
     Look,
     anonymous_bytes,
+    has_spread,
     is_due,
     is_telling,
 )
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 BEFORE = Look(5, 80 * MIB, 100.0)
 
 
@@ -45,6 +46,21 @@ BEFORE = Look(5, 80 * MIB, 100.0)
 def test_due(before: Look | None, now: Look, *, follows_growth: bool, due: bool) -> None:
     """A look costs as the process has memory: never one each second, never none for ever."""
     assert is_due(before, now, follows_growth=follows_growth) is due
+
+
+@pytest.mark.parametrize(
+    ("now", "spread"),
+    [
+        (Look(5, 80 * MIB, 101.0, GIB), False),
+        (Look(5, 80 * MIB, 101.0, 17 * GIB), True),
+        (Look(5, 90 * MIB, 101.0, GIB), True),
+    ],
+    ids=["as before", "reserved more", "grown"],
+)
+def test_spread(now: Look, *, spread: bool) -> None:
+    """A reservation is no growth, and costs ksmd all the same where it goes over every address."""
+    assert has_spread(None, now)
+    assert has_spread(Look(5, 80 * MIB, 100.0, GIB), now) is spread
 
 
 def test_a_young_program_is_judged_as_often_as_it_has_ages_that_tell() -> None:
