@@ -2,7 +2,7 @@
 
 A write to some of them waits for ksmd's batch to end (`ksm_thread_mutex`, mm/ksm.c), and ksmd waits
 in it for the memory lock of the process that it looks at, which that process can hold for as long
-as it likes. Nothing ends such a wait, not even SIGKILL.
+as it likes. So does a write while memory goes offline. Nothing ends such a wait, not even SIGKILL.
 """
 
 from __future__ import annotations
