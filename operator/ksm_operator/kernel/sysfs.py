@@ -164,6 +164,11 @@ class KsmSysfs:
         """The file whose last write goes on yet; here none does, ever."""
         return ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether the last write that went on by itself was refused in the end; here none does."""
+        return False
+
     def write(self, name: str, value: int | str) -> None:
         """Write one file.
 
