@@ -123,7 +123,8 @@ class Agent:
     def run(self) -> None:
         """Work until `stopping`, then leave the node in a state the next agent resumes."""
         if self._host is not None:
-            cgroups = CgroupListener(self._host.hierarchy, self.news)
+            failed = self._metrics.errors.labels("watch").inc
+            cgroups = CgroupListener(self._host.hierarchy, self.news, failed)
             cgroups.start()
             if not cgroups.tells_entries:
                 listen_for_execs(self._host.hierarchy, self.news)
