@@ -50,3 +50,28 @@ def test_an_admins_stop_in_a_pause_of_ours_stays(ksm_settings: dict[str, bytes])
     assert kernel.counter("run") == 0
     assert ours.state.yielded == {"run"}
     writers.close()
+
+
+def test_an_admins_stop_that_ours_has_overtaken_is_made_good(
+    ksm_settings: dict[str, bytes],
+) -> None:
+    """It comes between the look and the 1: what was overwritten the kernel tells nobody."""
+
+    class Overtaken(KsmSysfs):
+        def write(self, name: str, value: int | str) -> None:
+            if value == 1:
+                write_as_an_admin(0)
+            super().write(name, value)
+
+    kernel.write_setting("run", 0)
+    writers = OtherWriters([kernel.KSM / "run"])
+    ours = Knobs(Overtaken(), State("boot"), lambda: None, writers.wrote)
+    ours.apply({"run": 1})
+    assert kernel.counter("run") == 1
+    ours.notice()
+    assert kernel.counter("run") == 0
+    assert ours.state.yielded == {"run"}
+    write_as_an_admin(1)
+    ours.apply({"run": 0})
+    assert kernel.counter("run") == 1, "their second word is left alone"
+    writers.close()

@@ -124,7 +124,8 @@ class Agent:
         """Work until `stopping`, then leave the node in a state the next agent resumes."""
         must_not_hang()
         if self._host is not None:
-            cgroups = CgroupListener(self._host.hierarchy, self.news)
+            failed = self._metrics.errors.labels("watch").inc
+            cgroups = CgroupListener(self._host.hierarchy, self.news, failed)
             cgroups.start()
             if not cgroups.tells_entries:
                 listen_for_execs(self._host.hierarchy, self.news)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import select
 import threading
+import time
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.news import (
     CgroupAppeared,
@@ -22,6 +23,7 @@ from ksm_operator.kernel import (
     Deleted,
     Entered,
     KernelError,
+    Rescan,
     find_process,
     pids,
     walk,
@@ -29,11 +31,14 @@ from ksm_operator.kernel import (
 
 if TYPE_CHECKING:
     import queue
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
-    from ksm_operator.kernel import Hierarchy, Process
+    from ksm_operator.kernel import CgroupEvent, Hierarchy, Process
 
 log = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 60.0
+"""Until cgroups that could not be watched are tried again."""
 
 
 def cgroup_of(hierarchy: Hierarchy, directory: Path) -> str:
@@ -87,37 +92,98 @@ def living_in(hierarchy: Hierarchy, path: str, but: Collection[int] = frozenset(
 class CgroupListener(threading.Thread):
     """Brings directories that appear and vanish as news.
 
+    Where the kernel has no watch left for some of them, or for any, those are found by the look at
+    all containers that the main loop has once a minute, and it is tried again as often.
+
     Attributes:
         tells_entries: whether it brings processes that are put into a container as well.
     """
 
-    def __init__(self, hierarchy: Hierarchy, news: queue.SimpleQueue[News]) -> None:
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        news: queue.SimpleQueue[News],
+        failed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Start watching; list the hierarchy afterwards and nothing is missed.
 
-        Raises:
-            OSError: the kernel has no watches left.
+        Args:
+            hierarchy: of the memory controller.
+            news: where it is put.
+            failed: called when something begins not to be watched.
+            clock: seconds.
         """
         super().__init__(name="cgroups", daemon=True)
         self._hierarchy = hierarchy
         self._news = news
-        self._watch = CgroupWatch(hierarchy.mount, entries=hierarchy.version == 1)
-        self.tells_entries = hierarchy.version == 1 and self._watch.method == "fanotify"
-        log.info("watching cgroups", extra={"method": self._watch.method})
+        self._failed = failed
+        self._clock = clock
+        self._shortage = ""
+        self._retry_at = 0.0
+        self._watch = self._begin()
+        fanotify = self._watch is not None and self._watch.method == "fanotify"
+        self.tells_entries = hierarchy.version == 1 and fanotify
+
+    def _begin(self) -> CgroupWatch | None:
+        hierarchy = self._hierarchy
+        self._retry_at = self._clock() + RETRY_SECONDS
+        try:
+            watch = CgroupWatch(hierarchy.mount, entries=hierarchy.version == 1)
+        except OSError as error:
+            self._lacks(str(error))
+            return None
+        log.info("watching cgroups", extra={"method": watch.method})
+        self._lacks(watch.shortage)
+        return watch
+
+    def _lacks(self, shortage: str) -> None:
+        if shortage and not self._shortage:
+            self._failed()
+            log.warning(
+                "not all cgroups can be watched: containers there are noticed within a minute only",
+                extra={"why": shortage},
+            )
+        elif self._shortage and not shortage:
+            log.info("all cgroups are watched again")
+        self._shortage = shortage
 
     def run(self) -> None:
         """Bring news for ever."""
-        poll = select.poll()
-        poll.register(self._watch.fileno(), select.POLLIN)
         while True:
-            poll.poll()
-            for event in self._watch.read():
-                if isinstance(event, Created):
-                    self._news.put(CgroupAppeared(cgroup_of(self._hierarchy, event.path)))
-                elif isinstance(event, Deleted):
-                    self._news.put(CgroupVanished(cgroup_of(self._hierarchy, event.path)))
-                elif isinstance(event, Entered):
-                    placement = place(cgroup_of(self._hierarchy, event.path))
-                    if placement is not None:
-                        self._news.put(CgroupEntered(placement.container_path))
-                else:
-                    self._news.put(CgroupsUncertain())
+            if self._watch is None:
+                time.sleep(RETRY_SECONDS)
+            else:
+                poll = select.poll()
+                poll.register(self._watch.fileno(), select.POLLIN)
+                poll.poll(RETRY_SECONDS * 1000 if self._shortage else None)
+            self.bring()
+
+    def bring(self) -> None:
+        """Put on the queue what came since the last time, without waiting."""
+        events = self._watch.read() if self._watch is not None else []
+        if self._shortage and self._clock() >= self._retry_at:
+            events += self._retry()
+        if self._watch is not None:
+            self._lacks(self._watch.shortage)
+        for event in events:
+            self._put(event)
+
+    def _retry(self) -> list[CgroupEvent]:
+        self._retry_at = self._clock() + RETRY_SECONDS
+        if self._watch is not None:
+            return self._watch.retry()
+        self._watch = self._begin()
+        return [Rescan()] if self._watch is not None else []
+
+    def _put(self, event: CgroupEvent) -> None:
+        if isinstance(event, Created):
+            self._news.put(CgroupAppeared(cgroup_of(self._hierarchy, event.path)))
+        elif isinstance(event, Deleted):
+            self._news.put(CgroupVanished(cgroup_of(self._hierarchy, event.path)))
+        elif isinstance(event, Entered):
+            placement = place(cgroup_of(self._hierarchy, event.path))
+            if placement is not None:
+                self._news.put(CgroupEntered(placement.container_path))
+        else:
+            self._news.put(CgroupsUncertain())

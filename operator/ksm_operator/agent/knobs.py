@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ksm_operator.agent.state import State
     from ksm_operator.kernel import KsmSysfs, KsmValues
+    from ksm_operator.kernel.baseline import SavedValue
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Troubles:
     """What could not be written, file by file.
 
     Attributes:
-        pending: refused by the kernel while pages are shared.
+        pending: refused by the kernel while pages are shared, or held up with ksmd.
         missing: not on this kernel.
         read_only: what the kernel or mount said; empty if it can be written.
         refused: refused for another reason, with the kernel's words.
@@ -98,6 +99,8 @@ class Knobs:
         self._save = save
         self._others_wrote_run = others_wrote_run
         self._started = False
+        self._run_is_theirs = self._let_run = False
+        self._held_up: tuple[str, SavedValue | None] | None = None
 
     def read(self) -> KsmValues:
         """Return all values now."""
@@ -125,28 +128,68 @@ class Knobs:
 
     def notice(self) -> KsmValues:
         """Give up the files that somebody else changed since our last write; return all values."""
+        # Asked first: a write that ends while the values are read has not shown in all of them.
+        busy = self._sysfs.unfinished
+        if not busy:
+            self._settle()
         now = self.read()
-        run_is_theirs = self._others_wrote_run()
+        self._run_is_theirs |= self._others_wrote_run()
         for name, saved in self.state.baseline.files.items():
             value = now.get(name)
             if saved.written is None or value is None or name in self.state.yielded:
                 continue
-            if name == self._sysfs.unfinished:
+            if name == busy:
                 continue  # it does not hold what we wrote yet
-            if value != saved.written or (name == "run" and run_is_theirs):
+            if value != saved.written:
                 self._yield(name, saved.written, value)
-                self._save()
+            elif name == "run" and self._run_is_theirs:
+                if value == 1 and self._let_run:
+                    if busy:
+                        continue  # it could not be written now
+                    now = self._stop_for_them(now)
+                self._yield(name, saved.written, value)
+            else:
+                continue
+            self._save()
+        if not busy:
+            self._run_is_theirs = self._let_run = False
         return now
+
+    def _settle(self) -> None:
+        """Have no record of a write that was held up and then refused."""
+        if self._held_up is not None and self._sysfs.failed:
+            self.state.baseline = self.state.baseline.with_file(*self._held_up)
+            self._save()
+        self._held_up = None
+
+    def _stop_for_them(self, now: KsmValues) -> KsmValues:
+        """Write 0 where our 1 may have overwritten an administrator's 0; return all values.
+
+        We and another process wrote since the last look, so nobody knows what the other one wrote.
+        Were it a 0, ksmd would run on with nobody to stop it: what is theirs is not written to any
+        more, for no limit and no foreign merger. Were it a 1, its manager writes it again at its
+        next turn, and that is left alone. A 1 that was written when we had not written is theirs
+        for sure, and is not touched.
+        """
+        self.state.baseline = self.state.baseline.record("run", now, 0)
+        found = _Found()
+        try:
+            self._try("run", 0, found)
+        except SysfsHeldUp as error:
+            log.warning("ksmd is held up", extra={"error": str(error)})
+        if found.refused or found.read_only:
+            log.error("ksmd is not stopped", extra={"error": [*found.refused, found.read_only]})
+        return self.read()
 
     def reclaim(self) -> None:
         """Take back what somebody else changed: the policy was edited since."""
         now = self.notice()
         for name in self.state.yielded:
             value = now.get(name)
-            if value is not None:
+            if value is not None and name != self._sysfs.unfinished:
                 self.state.baseline = self.state.baseline.record(name, now, value)
         self.state.yielded.clear()
-        self._started = False
+        self._started = self._run_is_theirs = self._let_run = False
         self._save()
 
     def apply(self, values: Mapping[str, int | str]) -> Troubles:
@@ -165,6 +208,8 @@ class Knobs:
                     found.missing.append(name)
                 continue
             if self._sysfs.unfinished and name in WAITS_FOR_KSMD:
+                if name not in GOVERNED:
+                    found.pending.append(name)
                 continue  # it is asked again, as anything that differs
             if now.get(name) != value:
                 now = self._write(name, value, now, found)
@@ -182,10 +227,14 @@ class Knobs:
             self.state.run_is_ours = True
         if unsure or name not in before.files or name not in GOVERNED:
             self._save()
+        self._let_run |= name == "run" and value == 1
         try:
             written = self._try(name, value, found)
         except SysfsHeldUp as error:
             log.warning("ksmd is held up", extra={"error": str(error)})
+            self._held_up = name, before.files.get(name)
+            if name not in GOVERNED:
+                found.pending.append(name)
             return self.read()  # the write goes on by itself
         after = self.read()
         if written and after.get(name) == value:

@@ -89,6 +89,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._reasons: frozenset[str] = frozenset()
         self.foreign = Gauge(
             "ksm_node_foreign_mergers",
             "Processes outside of the domain that asked for merging by themselves.",
@@ -145,9 +146,12 @@ class Metrics:
 
     def count_skipped(self, skipped: Mapping[str, int]) -> None:
         """Show these reasons and no other."""
-        self.skipped.clear()
+        # A scrape may come at any moment: what goes on is never missing from it.
         for reason, count in skipped.items():
             self.skipped.labels(reason).set(count)
+        for reason in self._reasons.difference(skipped):
+            self.skipped.remove(reason)
+        self._reasons = frozenset(skipped)
 
     def exposition(self) -> bytes:
         """Return the text that Prometheus scrapes."""

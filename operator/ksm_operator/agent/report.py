@@ -215,8 +215,8 @@ def _degraded(facts: Facts) -> Judgement:  # noqa: PLR0911 - one line per answer
             "Degraded",
             True,
             "PendingRelease",
-            f"{', '.join(troubles.pending)}: the kernel refuses a change while pages are shared; "
-            "it is tried again.",
+            f"{', '.join(troubles.pending)}: the kernel takes no change while pages are shared or "
+            "ksmd is held up; it is tried again.",
         )
     if facts.debt and facts.desired == "Merging":
         return Judgement("Degraded", True, "MergeDebt", facts.debt)

@@ -91,6 +91,11 @@ class Baseline:
             files["pages_to_scan"] = SavedValue(scan.before if scan else now.pages_to_scan, None)
         return Baseline(files)
 
+    def with_file(self, name: str, saved: SavedValue | None) -> Baseline:
+        """The baseline with this for one file; None for a file that we did not write."""
+        files = {other: one for other, one in self.files.items() if other != name}
+        return Baseline(files if saved is None else files | {name: saved})
+
     def to_dict(self) -> dict[str, dict[str, int | str | None]]:
         """As JSON types; `from_dict` reads it back."""
         return {

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ksm_operator.kernel.errors import KernelError, Unsupported
-from ksm_operator.kernel.procfs import PROC, parse_count, read_cgroup
+from ksm_operator.kernel.procfs import PROC, lines, parse_count, read_cgroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ class CgroupMount:
 def parse_mountinfo(text: str) -> list[CgroupMount]:
     """The cgroup mounts in /proc/PID/mountinfo, proc(5)."""
     found = []
-    for line in text.splitlines():
+    for line in lines(text):
         left, separator, right = line.partition(" - ")
         fields, kind = left.split(" "), right.split(" ")
         if not separator or len(fields) < 6 or len(kind) < 3:  # noqa: PLR2004 - proc(5)
@@ -130,11 +130,11 @@ def find_memory_hierarchy(*, proc: Path = PROC) -> Hierarchy:
     try:
         if (init / "ns/mnt").readlink() != (self_ / "ns/mnt").readlink():
             prefix = init / "root"
-        text = (init / "mountinfo").read_text(errors="surrogateescape")
+        text = (init / "mountinfo").read_bytes()
     except OSError:
         prefix = Path("/")
-        text = (self_ / "mountinfo").read_text(errors="surrogateescape")
-    mounts = parse_mountinfo(text)
+        text = (self_ / "mountinfo").read_bytes()
+    mounts = parse_mountinfo(text.decode(errors="surrogateescape"))
     whole_first = sorted(mounts, key=lambda mount: (mount.version, mount.root != "/"))
     for mount in whole_first:
         path = prefix / mount.mount_point.lstrip("/")

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel.procfs import PROC, parse_count, read_meminfo
+from ksm_operator.kernel.procfs import PROC, lines, parse_count, read_meminfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -134,7 +134,7 @@ def largest_within(room: int, margin_bytes: int) -> int:
 def parse_memory_stat(text: str) -> dict[str, int]:
     """memory.stat, memory.events and their like: numbers by name."""
     values = {}
-    for line in text.splitlines():
+    for line in lines(text):
         name, _, number = line.partition(" ")
         count = parse_count(number)
         if count is not None:

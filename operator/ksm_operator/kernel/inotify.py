@@ -7,8 +7,10 @@ when the directory above reports the removal.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ IN_ONLYDIR: Final = 0x0100_0000
 IN_ISDIR: Final = 0x4000_0000
 
 EVENT: Final = struct.Struct("=iIII")
+LIMITS: Final = {
+    errno.EMFILE: "raise fs.inotify.max_user_instances",
+    errno.ENOSPC: "raise fs.inotify.max_user_watches",
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,27 +46,33 @@ def parse_events(data: bytes) -> list[tuple[int, int, str]]:
     return events
 
 
+def _words(call: str, error: int) -> str:
+    """What failed, why, and what would help."""
+    return ": ".join([call, os.strerror(error), *([LIMITS[error]] if error in LIMITS else [])])
+
+
 class InotifyTree:
-    """Reports directories made and removed below a root."""
+    """Reports directories made and removed below a root.
+
+    Attributes:
+        shortage: why some directories are not watched, and what would help; empty where all are.
+    """
 
     def __init__(self, root: Path) -> None:
         """Watch the root and all that is below it now.
 
         Raises:
-            OSError: no inotify instance or watch is left.
+            OSError: no inotify instance is left.
         """
+        self.shortage = ""
         self._root = root
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             error = ctypes.get_errno()
-            raise OSError(error, f"inotify_init1: {os.strerror(error)}")
+            raise OSError(error, _words("inotify_init1", error))
         self._paths: dict[int, Path] = {}
         self._watches: dict[Path, int] = {}
-        try:
-            self._add_tree(root)
-        except OSError:
-            self.close()
-            raise
+        self.look_anew()
 
     def fileno(self) -> int:
         """Readable when there are events."""
@@ -71,20 +83,28 @@ class InotifyTree:
 
         One that was made while its parent was being looked at may be told twice.
         """
-        changes: list[tuple[bool, Path]] = []
-        lost = False
+        events: list[tuple[int, int, str]] = []
         while True:
             try:
-                data = os.read(self._fd, 65536)
+                events.extend(parse_events(os.read(self._fd, 65536)))
             except BlockingIOError:
                 break
-            for watch, mask, name in parse_events(data):
-                lost = lost or bool(mask & IN_Q_OVERFLOW)
-                self._apply(watch, mask, name, changes)
-        if lost:
-            self._add_tree(self._root)
+        if any(mask & IN_Q_OVERFLOW for _, mask, _ in events):
+            self.look_anew()
             return None
+        changes: list[tuple[bool, Path]] = []
+        for watch, mask, name in events:
+            self._apply(watch, mask, name, changes)
         return changes
+
+    def look_anew(self) -> None:
+        """Watch what is there now and nothing else, whatever was reported of it."""
+        before = set(self._paths)
+        self._paths, self._watches, self.shortage = {}, {}, ""
+        # A directory that is watched keeps its watch: the kernel gives the same number again.
+        self._add_tree(self._root)
+        for watch in before - set(self._paths):
+            _libc.inotify_rm_watch(self._fd, watch)
 
     def _apply(self, watch: int, mask: int, name: str, changes: list[tuple[bool, Path]]) -> None:
         parent = self._paths.get(watch)
@@ -99,28 +119,41 @@ class InotifyTree:
             self._drop_tree(path)
             changes.append((False, path))
 
-    def _add_tree(self, path: Path) -> list[Path]:
-        """Watch a directory, then list it, then the same below; returns what is newly watched."""
+    def _add_tree(self, top: Path) -> list[Path]:
+        """Watch a directory, then list it, then the same below; returns what was not watched.
+
+        Level by level: where watches are few, pods and containers are worth more than what is in
+        them. What cannot be watched is listed all the same.
+        """
         added: list[Path] = []
-        if path not in self._watches:
-            flags = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR
-            watch = _libc.inotify_add_watch(self._fd, os.fsencode(path), ctypes.c_uint32(flags))
-            if watch < 0:
-                error = ctypes.get_errno()
-                if not path.exists():
-                    return added
-                raise OSError(error, f"inotify_add_watch on {path}: {os.strerror(error)}")
+        waiting = deque([top])
+        while waiting:
+            path = waiting.popleft()
+            if path not in self._watches:
+                if not self._add(path):
+                    continue
+                added.append(path)
+            try:
+                with os.scandir(path) as entries:
+                    below = [one.name for one in entries if one.is_dir(follow_symlinks=False)]
+            except OSError:
+                continue
+            waiting.extend(path / name for name in below)
+        return added
+
+    def _add(self, path: Path) -> bool:
+        """Watch one directory if a watch is left; False if the directory has gone."""
+        flags = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR
+        watch = _libc.inotify_add_watch(self._fd, os.fsencode(path), ctypes.c_uint32(flags))
+        if watch >= 0:
             self._watches[path] = watch
             self._paths[watch] = path
-            added.append(path)
-        try:
-            with os.scandir(path) as entries:
-                below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            return added
-        for name in below:
-            added.extend(self._add_tree(path / name))
-        return added
+            return True
+        error = ctypes.get_errno()
+        if error in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        self.shortage = _words("inotify_add_watch", error)
+        return True
 
     def _drop_tree(self, path: Path) -> None:
         for known in [known for known in self._watches if known.is_relative_to(path)]:

@@ -10,6 +10,7 @@ from ksm_operator.kernel.procfs import (
     PROC,
     Process,
     check_alive,
+    lines,
     parse_count,
     pids,
     read_file,
@@ -46,7 +47,7 @@ class KsmStat:
 def parse_ksm_stat(text: str) -> KsmStat:
     """Parse /proc/PID/ksm_stat: `name value` up to 6.13, two `name: yes|no` more since 6.14."""
     values: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in lines(text):
         parts = line.replace(":", " ").split()
         if len(parts) == 2:  # noqa: PLR2004 - a name and its value
             values[parts[0]] = parts[1]

@@ -2,7 +2,7 @@
 
 A write to some of them waits for ksmd's batch to end (`ksm_thread_mutex`, mm/ksm.c), and ksmd waits
 in it for the memory lock of the process that it looks at, which that process can hold for as long
-as it likes. Nothing ends such a wait, not even SIGKILL.
+as it likes. So does a write while memory goes offline. Nothing ends such a wait, not even SIGKILL.
 """
 
 from __future__ import annotations
@@ -29,11 +29,17 @@ class PatientSysfs(KsmSysfs):
         self._seconds = seconds
         self._thread: threading.Thread | None = None
         self._name = ""
+        self._failures: list[KernelError] = []
 
     @property
     def unfinished(self) -> str:
         """The file whose last write goes on yet; empty for none."""
         return self._name if self._thread is not None and self._thread.is_alive() else ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last write to a file that waits for ksmd has ended, and was refused."""
+        return bool(self._failures) and not self.unfinished
 
     def write(self, name: str, value: int | str) -> None:
         """As `KsmSysfs.write`.
@@ -47,7 +53,7 @@ class PatientSysfs(KsmSysfs):
             return
         if self.unfinished:
             raise SysfsHeldUp(self.root / name, f"not written: {self._name} waits for ksmd")
-        failures: list[KernelError] = []
+        failures = self._failures = []
         write = super().write
 
         def work() -> None:

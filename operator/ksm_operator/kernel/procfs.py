@@ -292,9 +292,18 @@ def ancestors(pid: int, parent_of: Callable[[int], int | None] = read_parent) ->
         parent = parent_of(parent)
 
 
+def lines(text: str) -> list[str]:
+    """Lines as the kernel ends them.
+
+    Names of cgroups, processes and files may hold any other character that str.splitlines()
+    takes for the end of a line: what follows it must not pass for the kernel's own words.
+    """
+    return text.split("\n")
+
+
 def parse_fields(text: str) -> dict[str, str]:
     """Lines of `Name:<tab>value`, as /proc/PID/status and /proc/meminfo have them."""
-    pairs = (line.partition(":") for line in text.splitlines())
+    pairs = (line.partition(":") for line in lines(text))
     return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
 
@@ -311,7 +320,7 @@ def read_status(pid: int, tid: int | None = None, *, proc: Path = PROC) -> dict[
 def parse_cgroup(text: str) -> dict[str, str]:
     """Path by controller from /proc/PID/cgroup; the unified hierarchy has the key `""`."""
     paths: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in lines(text):
         parts = line.split(":", 2)
         if len(parts) == 3:  # noqa: PLR2004 - id, controllers, path
             for controller in parts[1].split(","):
@@ -356,7 +365,7 @@ def read_vmstat(*, proc: Path = PROC) -> dict[str, int]:
     """Counters of the node's memory since boot, by /proc/vmstat's names (`cow_ksm`)."""
     text = (proc / "vmstat").read_text(encoding="ascii", errors="replace")
     counters: dict[str, int] = {}
-    for line in text.splitlines():
+    for line in lines(text):
         name, _, number = line.partition(" ")
         count = parse_count(number)
         if count is not None:

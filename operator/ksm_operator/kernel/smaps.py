@@ -10,6 +10,7 @@ from ksm_operator.kernel.ksm_stat import read_ksm_stat
 from ksm_operator.kernel.procfs import (
     PROC,
     Process,
+    lines,
     page_size,
     parse_count,
     parse_fields,
@@ -93,7 +94,7 @@ def parse_vmas(text: str) -> list[Vma]:
                 )
             )
 
-    for line in text.splitlines():
+    for line in lines(text):
         name, _, value = line.partition(":")
         # A range has two dozen lines; the time that they take is the runtime's head start.
         if name in SIZES:

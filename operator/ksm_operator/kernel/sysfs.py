@@ -23,6 +23,8 @@ from ksm_operator.kernel.sysfs_files import ADVISOR_MODES, FILES
 
 KSM_ROOT: Final = Path("/sys/kernel/mm/ksm")
 HOST_KSM_ROOT: Final = Path("/proc/1/root/sys/kernel/mm/ksm")
+RUN_WRITTEN: Final = 3
+"""The bits of `run` that come from whoever wrote to it: KSM_RUN_MERGE and KSM_RUN_UNMERGE."""
 VALUE_BYTES: Final = 4096
 """The kernel shows at most a page of a file in sysfs."""
 
@@ -34,8 +36,7 @@ class KsmValues:
     Counters are pages unless their name says otherwise, and they stand still while `run` is 0.
 
     Attributes:
-        run: 0 stopped (merged pages stay), 1 scanning, 2 unmerge all; 4 is added while memory
-            goes offline.
+        run: 0 stopped (merged pages stay), 1 scanning, 2 unmerge all.
         pages_to_scan: pages per batch.
         sleep_millisecs: pause between batches.
         merge_across_nodes: 0 keeps one tree per NUMA node (kernels with NUMA only).
@@ -110,7 +111,10 @@ def parse_advisor_mode(text: str) -> str:
 
 def _parse(root: Path, name: str, text: str) -> int | str:
     try:
-        return parse_advisor_mode(text) if name == "advisor_mode" else int(text)
+        if name == "advisor_mode":
+            return parse_advisor_mode(text)
+        # While memory goes offline the kernel adds KSM_RUN_OFFLINE to what was written to it.
+        return int(text) & RUN_WRITTEN if name == "run" else int(text)
     except (KernelError, ValueError) as error:
         expected = FILES[name].unit
         raise SysfsError(
@@ -159,6 +163,11 @@ class KsmSysfs:
     def unfinished(self) -> str:
         """The file whose last write goes on yet; here none does, ever."""
         return ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last write that went on by itself was refused in the end; here none does."""
+        return False
 
     def write(self, name: str, value: int | str) -> None:
         """Write one file.

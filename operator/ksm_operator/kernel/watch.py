@@ -61,6 +61,11 @@ CgroupEvent = Created | Deleted | Entered | Rescan
 
 
 class _Source(Protocol):
+    @property
+    def shortage(self) -> str: ...
+
+    def look_anew(self) -> None: ...
+
     def fileno(self) -> int: ...
 
     def read(self) -> list[CgroupEvent]: ...
@@ -70,6 +75,8 @@ class _Source(Protocol):
 
 class FanotifySource:
     """One mark on the whole file system."""
+
+    shortage = ""
 
     def __init__(self, mount: Path, *, entries: bool) -> None:
         """Start watching.
@@ -123,6 +130,9 @@ class FanotifySource:
             found.append(Created(path))
         return found
 
+    def look_anew(self) -> None:
+        """Nothing is ever left out."""
+
     def close(self) -> None:
         """Stop watching."""
         os.close(self._fd)
@@ -136,9 +146,18 @@ class InotifySource:
         """Start watching.
 
         Raises:
-            OSError: no watches are left (fs.inotify.max_user_watches).
+            OSError: no instance is left (fs.inotify.max_user_instances).
         """
         self._tree = InotifyTree(mount)
+
+    @property
+    def shortage(self) -> str:
+        """As of `InotifyTree`."""
+        return self._tree.shortage
+
+    def look_anew(self) -> None:
+        """As of `InotifyTree`."""
+        self._tree.look_anew()
 
     def fileno(self) -> int:
         """Readable when there are events."""
@@ -183,6 +202,21 @@ class CgroupWatch:
                 source = FanotifySource(mount, entries=entries)
         self.method = "inotify" if source is None else "fanotify"
         self._source: _Source = source or InotifySource(mount)
+
+    @property
+    def shortage(self) -> str:
+        """Why some directories are not watched, and what would help; empty where all are.
+
+        Those are listed once, as they are found; what comes and goes in them is not told.
+        """
+        return self._source.shortage
+
+    def retry(self) -> list[CgroupEvent]:
+        """Try to watch what could not be watched; what happened in it before was not told."""
+        if not self.shortage:
+            return []
+        self._source.look_anew()
+        return [] if self.shortage else [Rescan()]
 
     def fileno(self) -> int:
         """For select(): readable when there are events."""

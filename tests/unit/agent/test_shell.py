@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from prometheus_client import Gauge
 
 from ksm_operator.agent import http, logs
 from ksm_operator.agent.__main__ import main
@@ -57,6 +58,31 @@ def test_metrics() -> None:
     assert "Pause" not in text
     for name in ("ksm_node_saved_bytes", "ksm_node_profit_bytes", "ksm_agent_errors"):
         assert name in text
+
+
+def test_a_series_that_goes_on_is_in_every_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus asks in the middle of a change as well, and a gap would look like an end."""
+    metrics = Metrics("1")
+    metrics.count_skipped({"Pause": 2, "RealTime": 1})
+    scraped: list[bytes] = []
+
+    def seen(name: str) -> None:
+        original = getattr(Gauge, name)
+
+        def then_scraped(gauge: Gauge, *words: object) -> object:
+            answer = original(gauge, *words)
+            scraped.append(metrics.exposition())
+            return answer
+
+        monkeypatch.setattr(Gauge, name, then_scraped)
+
+    for name in ("clear", "labels", "remove", "set"):
+        seen(name)
+    metrics.count_skipped({"Userfaultfd": 5, "Pause": 3})
+    assert scraped
+    assert all(b'ksm_node_skipped_processes{reason="Pause"}' in one for one in scraped)
+    assert b'{reason="Userfaultfd"} 5.0' in scraped[-1]
+    assert b"RealTime" not in scraped[-1]
 
 
 def test_one_line_per_decision() -> None:

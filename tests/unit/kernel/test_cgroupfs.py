@@ -52,6 +52,14 @@ def test_version_2(tmp_path: Path) -> None:
     assert find_memory_hierarchy(proc=proc) == Hierarchy(2, mount)
 
 
+def test_a_carriage_return_in_a_mount_is_part_of_its_name(tmp_path: Path) -> None:
+    """Python reads text with it as the end of a line; the kernel does not."""
+    mount = tmp_path / "c\rgroup"
+    mount.mkdir()
+    proc = fake_proc(tmp_path / "proc", V1.format(at=mount))
+    assert find_memory_hierarchy(proc=proc) == Hierarchy(1, mount)
+
+
 def test_a_pod_sees_the_mounts_of_the_host(tmp_path: Path) -> None:
     """With another mount namespace the way is through pid 1's root."""
     proc = tmp_path / "proc"

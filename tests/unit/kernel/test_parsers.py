@@ -140,6 +140,38 @@ def test_nesting_without_end_is_refused(decode: Callable[[bytes], object]) -> No
         decode(b"[" * 100_000)
 
 
+# What str.splitlines() takes for the end of a line beside the newline, which alone the kernel
+# refuses or escapes in a name; and what somebody would put behind it.
+BREAKS = st.sampled_from("\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+FORGED = st.sampled_from(
+    [
+        "0::",
+        "5:memory:",
+        "VmLck:\t0",
+        "Uid:\t0\t0",
+        "VmFlags: rd mg",
+        "7f00-7f10 rw-p 0 00:00 0",
+        "36 1 0:9 / /forged rw - cgroup2 cgroup2 rw",
+    ]
+)
+NAMES_OF_OTHERS = st.lists(BREAKS | FORGED | st.sampled_from("ab:-\u00e4"), max_size=8).map("".join)
+
+
+@given(NAMES_OF_OTHERS)
+def test_no_name_makes_a_line_of_its_own(name: str) -> None:
+    """A pod names its cgroups, processes and files: none of them may speak for the kernel."""
+    cgroups = parse_cgroup(f"5:memory:/a/{name}\n1:name=systemd:/{name}\n0::/b\n")
+    assert cgroups == {"memory": f"/a/{name}", "name=systemd": f"/{name}", "": "/b"}
+    assert parse_fields(f"Name:\t{name}.\nUid:\t7\n").keys() == {"Name", "Uid"}
+    (vma,) = parse_vmas(f"1000-2000 rw-p 0 00:01 7    /{name}\nVmFlags: rd sd\n")
+    assert (vma.start, vma.name, sorted(vma.flags)) == (0x1000, f"/{name}", ["rd", "sd"])
+    (mapping,) = parse_maps(encoded(f"1000-2000 rw-p 0000 00:01 7    /{name}\n")).ranges
+    assert mapping.name == encoded(f"/{name}")
+    path = name.replace(" ", "\\040").replace("\t", "\\011")
+    (mount,) = parse_mountinfo(f"35 1 0:32 /{path} /m/{path} rw - cgroup cgroup rw,memory\n")
+    assert (mount.root, mount.mount_point) == (f"/{name}", f"/m/{name}")
+
+
 @given(st.binary(max_size=30).map(decoded) | st.sampled_from(NUMBERS))
 def test_a_count_is_digits_and_nothing_else(text: str) -> None:
     """What Python takes for a number besides, the kernel does not print."""

@@ -42,6 +42,14 @@ def test_values_are_typed_and_missing_files_are_none(tmp_path: Path) -> None:
     assert values.get("run") == 1
 
 
+@pytest.mark.parametrize(("shown", "written"), [("4", 0), ("5", 1), ("6", 2)])
+def test_memory_that_goes_offline_is_no_write_to_run(
+    shown: str, written: int, tmp_path: Path
+) -> None:
+    """The kernel adds a bit meanwhile, which nobody wrote: ksmd's owner has not changed."""
+    assert tree(tmp_path, run=f"{shown}\n").read().run == written
+
+
 def test_saved_bytes_count_zero_pages() -> None:
     """Pages of zeroes that were merged are saved memory too; the page that is kept is not."""
     values = KsmValues(pages_shared=5, pages_sharing=30, ksm_zero_pages=2)
