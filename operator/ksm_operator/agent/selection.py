@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.placement import is_static
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ksm_operator.agent.wire import NodePolicy, ObjectMeta, Pod
+    from ksm_operator.agent.wire import NodePolicy, Pod
 
 MERGE_LABEL: Final = "ksm-operator.dev/merge"
-CONFIG_HASH: Final = "kubernetes.io/config.hash"
+CONFIG_MIRROR: Final = "kubernetes.io/config.mirror"
+"""The kubelet gives it to the mirror of a static pod, with the hash of the manifest. Nobody can
+change it later, nor give it to a pod that has none, but whoever creates a pod can set it."""
 NAME_LABEL: Final = "kubernetes.io/metadata.name"
 """The API server keeps this label equal to the name of every namespace (Kubernetes 1.22)."""
 RESERVED_PREFIXES: Final = ("kube-", "openshift-")
@@ -160,6 +164,11 @@ def judge_container(
     return pod
 
 
-def pod_cgroup_uid(pod: ObjectMeta) -> str:
-    """Return the uid that names the pod's cgroups: that of its manifest for a static pod."""
-    return pod.annotations.get(CONFIG_HASH) or pod.uid
+def pod_cgroup_uid(pod: Pod) -> str:
+    """Return the uid that names the pod's cgroups: that of its manifest for a static pod.
+
+    What an author writes about a pod never makes it another one: the kubelet reports on a mirror
+    only where it has the static pod of that name, and deletes any other.
+    """
+    manifest = pod.annotations.get(CONFIG_MIRROR, "")
+    return manifest if pod.reported and is_static(manifest) else pod.uid

@@ -224,13 +224,16 @@ class ObjectMeta(Wire, frozen=True):
 
 
 class Pod(ObjectMeta, frozen=True):
-    """The metadata of a pod, and what was read from its spec.
+    """The metadata of a pod, and what was read from its spec and status.
 
     Attributes:
         default_skip: why it is left alone unless it asks to merge; empty for no reason.
+        reported: whether the kubelet has said that it runs it. No author can: the status of a pod
+            that is created is dropped, and later only who may write `pods/status` changes it.
     """
 
     default_skip: str = ""
+    reported: bool = False
 
 
 class Resources(Wire, frozen=True):
@@ -259,11 +262,18 @@ class PodSpec(Wire, frozen=True):
     init_containers: tuple[ContainerSpec, ...] | None = None
 
 
+class PodStatus(Wire, frozen=True):
+    """The part of a pod's status that the agent looks at."""
+
+    start_time: str | None = None
+
+
 class WholePod(Wire, frozen=True):
     """A pod as the API server sends it."""
 
     metadata: ObjectMeta
     spec: PodSpec | None = None
+    status: PodStatus | None = None
 
 
 class ListMeta(Wire, frozen=True):

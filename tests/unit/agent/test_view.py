@@ -1,6 +1,10 @@
 """What follows for containers from what the API server said, and from what it did not say."""
 
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ksm_operator.agent.placement import Placement
 from ksm_operator.agent.selection import Outcome
@@ -13,6 +17,8 @@ POLICY = NodePolicy(namespace_selector=SELECTOR)
 WEB = ObjectMeta(name="web", labels={"ksm": "web"})
 POD = Pod(name="p", namespace="web", uid="u")
 PATH = "/kubepods/podu/c"
+HASH = "0123456789abcdef0123456789abcdef"
+STATIC = f"/kubepods/pod{HASH}/c"
 
 
 @pytest.fixture
@@ -33,6 +39,82 @@ def judge(view: View, policy: NodePolicy = POLICY) -> set[str]:
 def outcome(view: View) -> Outcome:
     """What becomes of the one container."""
     return view.verdicts[PATH].outcome
+
+
+def mirror(uid: str, namespace: str = "web", *, reported: bool = True) -> Pod:
+    """What claims to be the mirror of the one static pod."""
+    annotations = {"kubernetes.io/config.mirror": HASH, "kubernetes.io/config.hash": HASH}
+    return Pod(name=uid, namespace=namespace, uid=uid, annotations=annotations, reported=reported)
+
+
+UIDS = ("u", "2f1c9a0e-6f5b-4c43-9a11-1d9d5e0f8f10", "v", "w")
+STRANGERS = st.builds(
+    Pod,
+    uid=st.sampled_from(UIDS[2:]),
+    namespace=st.sampled_from(["web", "other"]),
+    annotations=st.dictionaries(
+        st.sampled_from(["kubernetes.io/config.hash", "kubernetes.io/config.mirror"]),
+        st.sampled_from([*UIDS, UIDS[1].replace("-", ""), HASH, ""]),
+    ),
+    reported=st.booleans(),
+)
+NEWS = st.lists(
+    st.tuples(
+        st.sampled_from([View.pod_changed, View.pod_deleted]),
+        STRANGERS,
+    ),
+    max_size=8,
+)
+
+
+@given(news=NEWS, listed=st.none() | st.lists(STRANGERS, max_size=4))
+def test_no_other_pod_speaks_for_one(
+    news: list[tuple[Callable[[View, Pod], None], Pod]], listed: list[Pod] | None
+) -> None:
+    """Else whoever may annotate a pod of his enrols the containers of others, or releases them."""
+    view = View()
+    victims = [Pod(name="victim", namespace="other", uid=uid) for uid in UIDS[:2]]
+    view.pods_listed(victims)
+    for hear, stranger in news:
+        hear(view, stranger)
+    if listed is not None:
+        view.pods_listed([*victims, *listed])
+    assert [view.pods[one.uid] for one in victims] == victims
+
+
+def test_a_static_pod_is_judged_by_its_mirror(view: View) -> None:
+    """Its manifest is on the node, and its labels are known by its mirror alone."""
+    view.containers[STATIC] = Placement(HASH, "c", STATIC)
+    view.pod_changed(mirror("m", reported=False))
+    judge(view)
+    assert view.verdicts[STATIC].outcome is Outcome.UNKNOWN
+    view.pod_changed(mirror("m"))
+    judge(view)
+    assert view.verdicts[STATIC].outcome is Outcome.MERGE
+
+
+def test_of_two_who_claim_a_static_pod_neither_is_believed(view: View) -> None:
+    """One of them lies, and nobody can tell which: whoever merges goes on, and nobody joins."""
+    view.containers[STATIC] = Placement(HASH, "c", STATIC)
+    view.pod_changed(mirror("m"))
+    view.pod_changed(mirror("liar", "other"))
+    judge(view)
+    assert view.verdicts[STATIC].outcome is Outcome.UNKNOWN
+    view.pod_deleted(mirror("liar", "other"))
+    judge(view)
+    assert view.verdicts[STATIC].outcome is Outcome.MERGE
+
+
+def test_a_mirror_that_was_made_anew_counts(view: View) -> None:
+    """The kubelet makes another when somebody deletes it; the static pod has not stopped."""
+    view.containers[STATIC] = Placement(HASH, "c", STATIC)
+    view.pods_listed([POD, mirror("m")])
+    view.pods_listed([POD])
+    judge(view)
+    assert view.verdicts[STATIC].outcome is Outcome.MERGE
+    view.pod_changed(mirror("n", "web"))
+    judge(view)
+    assert view.pods[HASH].uid == "n"
 
 
 def test_selected(view: View) -> None:
