@@ -151,15 +151,15 @@ def judge_container(
     Args:
         pod: the pod's verdict.
         started_at: when the container's first process started, seconds since the epoch; None if
-            nothing runs in it.
+            nothing had run in it after the grant: it is for what is to come then.
         granted_at: since when the owner has the node.
         policy: the node's policy.
     """
     if pod.outcome is not Outcome.MERGE or policy.enrollment.running_pods != "Skip":
         return pod
-    if started_at is None or granted_at is None:
+    if granted_at is None:
         return UNKNOWN
-    if started_at < granted_at:
+    if started_at is not None and started_at < granted_at:
         return Verdict(Outcome.SKIP, "StartedBeforeGrant")
     return pod
 

@@ -48,6 +48,7 @@ class View:
         self._selected: dict[str, Mapping[str, str]] = {}
         self._outside: set[str] = set()
         self._missing: set[str] = set()
+        self._empty: dict[str, float] = {}
 
     def pods_listed(self, pods: Iterable[Pod]) -> None:
         """Take a complete list; a pod that is not in it stays known while it has containers."""
@@ -130,6 +131,7 @@ class View:
         """A cgroup is gone."""
         self.containers.pop(path, None)
         self.verdicts.pop(path, None)
+        self._empty.pop(path, None)
 
     def judge(
         self,
@@ -145,13 +147,15 @@ class View:
             policy: the node's policy.
             own_namespace: the operator's own namespace.
             granted_at: since when the owner has the node.
-            started_at: when the first process of a container started, by cgroup path.
+            started_at: when the first process of a container started, by cgroup path; None while
+                it is empty.
             enrolled_pods: uids of pods with enrolled processes.
 
         Returns:
             Names of namespaces to ask for: not in the list, but with enrolled pods here.
         """
         self._forget_gone()
+        self._empty = {path: at for path, at in self._empty.items() if path in self.containers}
         namespaces = Namespaces(self._selected, frozenset(self._outside))
         self.pod_verdicts = {
             uid: judge_pod(pod, namespaces, policy, own_namespace) for uid, pod in self.pods.items()
@@ -160,7 +164,8 @@ class View:
         for path, placement in self.containers.items():
             verdict = self.pod_verdicts.get(placement.pod_uid, UNKNOWN)
             if policy.enrollment.running_pods == "Skip" and verdict.outcome is Outcome.MERGE:
-                verdict = judge_container(verdict, started_at(path), granted_at, policy)
+                started = self._started_at(path, granted_at, started_at)
+                verdict = judge_container(verdict, started, granted_at, policy)
             self.verdicts[path] = verdict
         if not self.namespaces_listed:
             return set()
@@ -170,6 +175,21 @@ class View:
             for uid, pod in self.pods.items()
             if uid in enrolled_pods and pod.namespace not in known
         }
+
+    def _started_at(
+        self, path: str, granted_at: float | None, started_at: Callable[[str], float | None]
+    ) -> float | None:
+        """Return when a container started; None if it was seen empty since the node was granted.
+
+        The first to live there may be older: a runtime makes it elsewhere and moves it in, and the
+        grant was written by another clock. None of it may undo what was begun at its first sight.
+        """
+        if granted_at is None or self._empty.get(path) == granted_at:
+            return None
+        started = started_at(path)
+        if started is None:
+            self._empty[path] = granted_at
+        return started
 
     def forget_verdicts(self) -> None:
         """Nothing is selected: the node has no policy."""

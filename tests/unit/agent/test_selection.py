@@ -131,12 +131,13 @@ def test_who_is_left_alone_by_default_may_ask(
     [
         (100.0, 200.0, Verdict(Outcome.SKIP, "StartedBeforeGrant")),
         (300.0, 200.0, Verdict(Outcome.MERGE)),
-        (None, 200.0, Verdict(Outcome.UNKNOWN)),
+        (None, 200.0, Verdict(Outcome.MERGE)),
         (300.0, None, Verdict(Outcome.UNKNOWN)),
+        (None, None, Verdict(Outcome.UNKNOWN)),
     ],
 )
 def test_running_pods_skip(started: float | None, granted: float | None, expected: Verdict) -> None:
-    """Skip leaves alone what ran before the grant; without both times nothing is decided."""
+    """Skip leaves alone what ran before the grant; without its time nothing is decided."""
     policy = NodePolicy(
         namespace_selector=BY_LABEL.namespace_selector, enrollment=Enrollment(running_pods="Skip")
     )

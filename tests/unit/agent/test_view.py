@@ -219,10 +219,44 @@ def test_counts(view: View) -> None:
     assert (matched, merging, dict(skipped)) == (2, 1, {"OptedOut": 1})
 
 
+SKIP = NodePolicy(namespace_selector=SELECTOR, enrollment=Enrollment(running_pods="Skip"))
+
+
+def test_a_container_that_was_seen_empty_is_new(view: View) -> None:
+    """Its program is about to begin, and must not wait for the next news to be enrolled.
+
+    Its first process may seem older than the grant: it was made elsewhere, or the clocks differ.
+    """
+    view.judge(SKIP, OWN, 100.0, lambda _: None, set())
+    assert view.to_merge() == [PATH]
+    view.judge(SKIP, OWN, 100.0, lambda _: 99.0, set())
+    assert view.to_merge() == [PATH]
+
+
+def test_who_was_new_at_one_grant_is_old_at_the_next(view: View) -> None:
+    """Another policy, or the same one later, finds a container that runs."""
+    view.judge(SKIP, OWN, 100.0, lambda _: None, set())
+    view.judge(SKIP, OWN, 200.0, lambda _: 100.5, set())
+    assert view.to_merge() == []
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_what_was_empty_is_forgotten_with_its_cgroup(view: View, noticed: bool) -> None:  # noqa: FBT001 - whether the event was heard
+    """Memory must not grow with every container that ever ran here."""
+    view.judge(SKIP, OWN, 100.0, lambda _: None, set())
+    if noticed:
+        view.drop_vanished(PATH)
+    else:
+        view.containers.clear()
+        view.judge(SKIP, OWN, 100.0, lambda _: None, set())
+    view.containers[PATH] = Placement("u", "c", PATH)
+    view.judge(SKIP, OWN, 100.0, lambda _: 50.0, set())
+    assert view.to_merge() == []
+
+
 def test_running_pods_skip_is_counted(view: View) -> None:
     """A pod whose containers are all older than the grant is skipped, and says why."""
-    policy = NodePolicy(namespace_selector=SELECTOR, enrollment=Enrollment(running_pods="Skip"))
-    judge(view, policy)
+    judge(view, SKIP)
     assert view.to_merge() == []
     assert dict(view.pod_counts(set())[2]) == {"StartedBeforeGrant": 1}
     assert view.container_counts()[0] == 1
