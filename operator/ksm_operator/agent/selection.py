@@ -45,13 +45,14 @@ class Verdict:
         outcome: what becomes of it.
         reason: one PascalCase word where it is skipped, else empty.
         asked: whether a label asks for merging, so that nothing is left alone by default.
-        by_default: whether it is skipped for want of that label alone.
+        of_domain: whether it is one of the security domain though it is skipped: it was selected,
+            and nobody who owns it has refused.
     """
 
     outcome: Outcome
     reason: str = ""
     asked: bool = False
-    by_default: bool = False
+    of_domain: bool = False
 
     @property
     def leaves(self) -> bool:
@@ -139,7 +140,7 @@ def judge_pod(  # noqa: PLR0911 - one line per answer
     if policy.enrollment.consent == "OptIn":
         return Verdict(Outcome.SKIP, "NotOptedIn")
     if pod.default_skip:
-        return Verdict(Outcome.SKIP, pod.default_skip, by_default=True)
+        return Verdict(Outcome.SKIP, pod.default_skip, of_domain=True)
     return MERGE
 
 
@@ -160,7 +161,7 @@ def judge_container(
     if granted_at is None:
         return UNKNOWN
     if started_at is not None and started_at < granted_at:
-        return Verdict(Outcome.SKIP, "StartedBeforeGrant")
+        return Verdict(Outcome.SKIP, "StartedBeforeGrant", of_domain=True)
     return pod
 
 

@@ -201,11 +201,11 @@ class View:
         return [path for path, one in self.verdicts.items() if one.outcome is Outcome.MERGE]
 
     def domain(self) -> set[str]:
-        """Return the containers that are one security domain, with those left alone by default."""
+        """Return the containers that are one security domain, with those of it left alone."""
         return {
             path
             for path, one in self.verdicts.items()
-            if one.outcome is Outcome.MERGE or one.by_default
+            if one.outcome is Outcome.MERGE or one.of_domain
         }
 
     def asked(self) -> frozenset[str]:

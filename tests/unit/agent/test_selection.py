@@ -105,7 +105,7 @@ def test_consent(
 @pytest.mark.parametrize(
     ("consent", "label", "expected"),
     [
-        ("OptOut", {}, Verdict(Outcome.SKIP, "SystemCritical", by_default=True)),
+        ("OptOut", {}, Verdict(Outcome.SKIP, "SystemCritical", of_domain=True)),
         ("OptOut", ON, Verdict(Outcome.MERGE, asked=True)),
         ("OptOut", OFF, Verdict(Outcome.SKIP, "OptedOut")),
         ("OptIn", {}, Verdict(Outcome.SKIP, "NotOptedIn")),
@@ -129,7 +129,7 @@ def test_who_is_left_alone_by_default_may_ask(
 @pytest.mark.parametrize(
     ("started", "granted", "expected"),
     [
-        (100.0, 200.0, Verdict(Outcome.SKIP, "StartedBeforeGrant")),
+        (100.0, 200.0, Verdict(Outcome.SKIP, "StartedBeforeGrant", of_domain=True)),
         (300.0, 200.0, Verdict(Outcome.MERGE)),
         (None, 200.0, Verdict(Outcome.MERGE)),
         (300.0, None, Verdict(Outcome.UNKNOWN)),

@@ -254,6 +254,13 @@ def test_what_was_empty_is_forgotten_with_its_cgroup(view: View, noticed: bool) 
     assert view.to_merge() == []
 
 
+def test_who_ran_before_the_grant_is_in_the_domain(view: View) -> None:
+    """Its namespace was selected: one that merges by itself must not have its own domain paused."""
+    judge(view, SKIP)
+    assert view.to_merge() == []
+    assert view.domain() == {PATH}
+
+
 def test_running_pods_skip_is_counted(view: View) -> None:
     """A pod whose containers are all older than the grant is skipped, and says why."""
     judge(view, SKIP)
