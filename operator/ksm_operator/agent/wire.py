@@ -312,14 +312,26 @@ class WatchEvent(Wire, frozen=True):
 
 
 def unknown_terms(spec: NodeSpec) -> list[str]:
-    """Name what a newer controller asks for and this agent does not know; empty if it knows all.
+    """Name what is asked for and cannot be understood; empty if all of it can.
 
-    A spec with such a term is not acted on: nothing is enrolled and nothing released by it.
+    That is what a newer controller knows and this agent does not, and what is incomplete: somebody
+    edited it. A spec with such a term is not acted on: nothing is enrolled and nothing released by
+    it.
     """
     unknown = []
-    if spec.desired_state not in ("Merging", "Observing", "Paused", "Released"):
-        unknown.append(f"desiredState {spec.desired_state}")
     policy = spec.policy
+    match spec.desired_state:
+        case "Merging" | "Observing" | "Paused":
+            needed = {"an owner": spec.owner, "a policy": policy}
+            unknown += [
+                f"{spec.desired_state} without {name}"
+                for name, value in needed.items()
+                if value is None
+            ]
+        case "Released":
+            pass
+        case _:
+            unknown.append(f"desiredState {spec.desired_state}")
     if policy is None:
         return unknown
     if policy.enrollment.running_pods not in ("Attach", "Skip"):
