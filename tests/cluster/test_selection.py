@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -194,3 +195,51 @@ def test_running_pods_are_skipped_on_request(stage: Stage) -> None:
     holds_for(lambda: none_merges(old), 2, "the pod that ran before is left alone")
     stage.edit(policy, enrollment={"runningPods": "Attach"})
     _merging(old, "the older pod, once the policy says Attach")
+
+
+def test_no_pod_speaks_for_another(stage: Stage) -> None:
+    """Whoever may write pods of his own must not enrol the pods of others, nor release them."""
+    kubectl = stage.kubectl
+    ours, theirs = stage.namespace("ours"), stage.namespace("theirs", labels={})
+    inside, outside = stage.pods(ours, 1), stage.pods(theirs, 1)
+    everyone = stage.pods(ours, 1, prefix="late", labels={MERGE_LABEL: "disabled"})
+    late = [one for one in everyone if one not in inside]
+    policy = stage.policy()
+    stage.wait_until_ready(policy)
+    assert all_merge(inside)
+    assert none_merges([*outside, *late])
+
+    uids = {
+        namespace: kubectl.get("pod", "pod-0", "-n", namespace)["metadata"]["uid"]
+        for namespace in (ours, theirs)
+    }
+    for namespace, other in ((ours, uids[theirs]), (theirs, uids[ours])):
+        claim = f"kubernetes.io/config.hash={other}"
+        kubectl("annotate", "pod", "pod-0", "-n", namespace, claim)
+    # The agent hears of pods in the order in which they change.
+    kubectl("label", "pod", "late-0", "-n", ours, f"{MERGE_LABEL}-")
+    _merging(late, "the pod whose label went after that")
+    holds_for(lambda: all_merge(inside) and none_merges(outside), 2, "all stay what they were")
+    assert_unharmed(kubectl, ours, everyone)
+    assert_unharmed(kubectl, theirs, outside)
+
+
+def test_the_kubelet_reports_on_no_mirror_pod_but_its_own(stage: Stage) -> None:
+    """What the agent believes a mirror pod by: anybody who may create pods can make one up."""
+    kubectl, namespace = stage.kubectl, stage.namespace()
+    manifest = pod("made-up", namespace)
+    manifest["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "0" * 32}
+    # Else it is gone before anybody can look.
+    manifest["metadata"]["finalizers"] = [f"{DOMAIN}/kept"]
+    manifest["spec"]["nodeName"] = stage.node
+    kubectl.apply(manifest)
+
+    def found() -> dict[str, Any]:
+        return kubectl.get("pod", "made-up", "-n", namespace)
+
+    try:
+        wait_until(lambda: "deletionTimestamp" in found()["metadata"], 60, "the kubelet deletes it")
+        assert "startTime" not in found()["status"]
+    finally:
+        nothing = '-p={"metadata":{"finalizers":null}}'
+        kubectl("patch", "pod", "made-up", "-n", namespace, "--type=merge", nothing)

@@ -1,6 +1,7 @@
 """Who comes into a container after it was looked at, with real processes and real calls."""
 
 import contextlib
+import queue
 
 import pytest
 
@@ -8,9 +9,24 @@ from kernel.agents import WAIT
 from kernel.conftest import Cgroup, Start, wait_until
 from ksm_operator.agent.host import Host, boot_time
 from ksm_operator.agent.metrics import Metrics
+from ksm_operator.agent.neighbours import Neighbours
 from ksm_operator.agent.obey import Obedience
+from ksm_operator.agent.placement import Placement
+from ksm_operator.agent.reconcile import Reconciler
+from ksm_operator.agent.schedule import Schedule
 from ksm_operator.agent.state import State
-from ksm_operator.agent.wire import Ksmd, Owner
+from ksm_operator.agent.told import Told
+from ksm_operator.agent.view import View
+from ksm_operator.agent.wire import (
+    Enrollment,
+    Ksmd,
+    Node,
+    NodePolicy,
+    NodeSpec,
+    ObjectMeta,
+    Owner,
+    Pod,
+)
 from ksm_operator.kernel import Helper, Hierarchy, KernelFeatures, KsmSysfs, Tracer
 from support import kernel
 
@@ -95,3 +111,66 @@ def test_who_has_ended_is_forgotten_beside_those_that_live(
     assert {path: one.enrolled for path, one in hands.state.containers.items()} == {
         paths[0]: {slow.process}
     }
+
+
+BECOMES_THE_PROGRAM = """
+import os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+program = "import ctypes; print(ctypes.CDLL(None).prctl(68, 0, 0, 0, 0), flush=True)"
+os.execv(sys.executable, [sys.executable, "-c", program])
+"""
+"""As a runtime's init does; the program asks whether it is mergeable (PR_GET_MEMORY_MERGE)."""
+
+
+def test_who_is_new_under_skip_merges_from_the_first_instruction(
+    hierarchy: Hierarchy,
+    prctl: KernelFeatures,
+    ksm_settings: dict[str, bytes],
+    cgroup: Cgroup,
+    start: Start,
+) -> None:
+    """A container is noticed while it is empty, and nothing tells when its first process comes."""
+    init = start(code=BECOMES_THE_PROGRAM)
+    path = hierarchy.name(cgroup.directory)
+    spec = NodeSpec(
+        owner=Owner(name="policy", uid="uid", generation=1),
+        granted_at="2020-01-01T00:00:00Z",
+        desired_state="Merging",
+        policy=NodePolicy(namespaces=("web",), enrollment=Enrollment(running_pods="Skip")),
+    )
+    view = View()
+    view.pods_listed([Pod(name="p", namespace="web", uid="pod")])
+    view.namespaces_arrived([ObjectMeta(name="web")])
+    with contextlib.closing(Helper()) as helper:
+        host = Host(KsmSysfs(), hierarchy, prctl, helper, boot_time(), None)
+        state = State("boot", owner="uid")
+        hands = Obedience(host, state, lambda: None, Metrics("test"), lambda: False)
+        told = Told(state)
+        assert told.hear(Node(metadata=ObjectMeta(name="node", uid="node"), spec=spec))
+        reconciler = Reconciler(
+            host,
+            hands,
+            Neighbours(host, queue.SimpleQueue()),
+            told=told,
+            state=state,
+            view=view,
+            schedule=Schedule(),
+            namespace="ksm-operator",
+            ask=lambda _: None,
+        )
+        view.containers[path] = Placement("pod", "container", path)
+        hands.attention.appeared(path)
+        assert reconciler.reconcile()
+
+        cgroup.add(init.pid)
+
+        def enrolled() -> bool:
+            reconciler.reconcile()
+            return bool(kernel.merge_any(init.pid))
+
+        wait_until(enrolled, "the runtime's init is enrolled")
+    init.tell("go on")
+    first = init.line()
+    if prctl.exec_inherits:
+        assert first == "1"

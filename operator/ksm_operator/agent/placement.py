@@ -25,6 +25,7 @@ _POD_SLICE: Final = re.compile(
     # A runtime that does not know systemd's notation keeps "slice:prefix:id" as one directory.
     r"(?::(?P<prefix>[a-z-]+):(?P<id>[0-9a-f]{64}))?$"
 )
+_STATIC: Final = re.compile(_CONFIG_HASH)
 _CONTAINER: Final = re.compile(
     # Kata Containers puts its virtual machine beside the containers that are not there.
     r"^(?:(?:cri-containerd|crio|docker|libpod)-|kata_)?(?P<id>[0-9a-f]{64})(?:\.scope)?$"
@@ -45,6 +46,11 @@ class Placement:
     pod_uid: str
     container_id: str | None
     container_path: str
+
+
+def is_static(uid: str) -> bool:
+    """Tell whether a uid is the hash of a static pod's manifest; none of the API server's is."""
+    return _STATIC.fullmatch(uid) is not None
 
 
 def place(path: str) -> Placement | None:

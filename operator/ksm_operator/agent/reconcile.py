@@ -102,12 +102,14 @@ class Reconciler:
             return True
         policy = spec.policy
         reserve = policy.release_reserve_percent if policy is not None else RESERVE_PERCENT
-        if spec.desired_state == "Released" or spec.owner is None or policy is None:
+        if spec.desired_state == "Released":
             self.leaving = len(self._state.containers)
             self._view.forget_verdicts()
             self.dirty = True
             self._look_around()
             return hands.give_back(reserve, self._neighbours.others_merge)
+        if spec.owner is None or policy is None:
+            return True  # that something is missing is no reason to undo anything
         self._judge(policy)
         consent = hands.enrolment.consent
         asked = self._view.asked()

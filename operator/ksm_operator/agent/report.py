@@ -27,7 +27,7 @@ class Facts:
 
     Attributes:
         obstacle: (reason, message) of what makes everything impossible; None for nothing.
-        unknown: terms of the spec that this agent does not know.
+        unknown: terms of the spec that cannot be understood.
         desired: the desiredState that is obeyed; empty before the first.
         former: uid of a former owner whose processes are still enrolled; empty for none.
         manager: whose hands are on ksmd, and how it is handed over; empty for nobody's.
@@ -87,8 +87,8 @@ def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per ans
             "Ready",
             False,
             "Blocked",
-            f"This agent does not know {', '.join(facts.unknown)} and changes nothing: "
-            "upgrade the agent.",
+            f"This agent does not understand {', '.join(facts.unknown)} and changes nothing: "
+            "upgrade it, or undo what was edited by hand.",
         )
     if facts.manager:
         return Judgement("Ready", False, "ExternallyManaged", facts.manager)

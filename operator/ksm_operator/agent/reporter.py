@@ -55,7 +55,7 @@ class Progress:
 
     Attributes:
         spec: what is obeyed; None before the first.
-        unknown: terms of the latest spec that are not known.
+        unknown: terms of the latest spec that cannot be understood.
         settled: every selected container has been looked at.
         leaving: containers that have left and are not released.
         neighbours: others who merge on this node; None where nothing can be seen.

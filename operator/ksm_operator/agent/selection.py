@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.placement import is_static
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ksm_operator.agent.wire import NodePolicy, ObjectMeta, Pod
+    from ksm_operator.agent.wire import NodePolicy, Pod
 
 MERGE_LABEL: Final = "ksm-operator.dev/merge"
-CONFIG_HASH: Final = "kubernetes.io/config.hash"
+CONFIG_MIRROR: Final = "kubernetes.io/config.mirror"
+"""The kubelet gives it to the mirror of a static pod, with the hash of the manifest. Nobody can
+change it later, nor give it to a pod that has none, but whoever creates a pod can set it."""
 NAME_LABEL: Final = "kubernetes.io/metadata.name"
 """The API server keeps this label equal to the name of every namespace (Kubernetes 1.22)."""
 RESERVED_PREFIXES: Final = ("kube-", "openshift-")
@@ -41,13 +45,14 @@ class Verdict:
         outcome: what becomes of it.
         reason: one PascalCase word where it is skipped, else empty.
         asked: whether a label asks for merging, so that nothing is left alone by default.
-        by_default: whether it is skipped for want of that label alone.
+        of_domain: whether it is one of the security domain though it is skipped: it was selected,
+            and nobody who owns it has refused.
     """
 
     outcome: Outcome
     reason: str = ""
     asked: bool = False
-    by_default: bool = False
+    of_domain: bool = False
 
     @property
     def leaves(self) -> bool:
@@ -135,7 +140,7 @@ def judge_pod(  # noqa: PLR0911 - one line per answer
     if policy.enrollment.consent == "OptIn":
         return Verdict(Outcome.SKIP, "NotOptedIn")
     if pod.default_skip:
-        return Verdict(Outcome.SKIP, pod.default_skip, by_default=True)
+        return Verdict(Outcome.SKIP, pod.default_skip, of_domain=True)
     return MERGE
 
 
@@ -147,19 +152,24 @@ def judge_container(
     Args:
         pod: the pod's verdict.
         started_at: when the container's first process started, seconds since the epoch; None if
-            nothing runs in it.
+            nothing had run in it after the grant: it is for what is to come then.
         granted_at: since when the owner has the node.
         policy: the node's policy.
     """
     if pod.outcome is not Outcome.MERGE or policy.enrollment.running_pods != "Skip":
         return pod
-    if started_at is None or granted_at is None:
+    if granted_at is None:
         return UNKNOWN
-    if started_at < granted_at:
-        return Verdict(Outcome.SKIP, "StartedBeforeGrant")
+    if started_at is not None and started_at < granted_at:
+        return Verdict(Outcome.SKIP, "StartedBeforeGrant", of_domain=True)
     return pod
 
 
-def pod_cgroup_uid(pod: ObjectMeta) -> str:
-    """Return the uid that names the pod's cgroups: that of its manifest for a static pod."""
-    return pod.annotations.get(CONFIG_HASH) or pod.uid
+def pod_cgroup_uid(pod: Pod) -> str:
+    """Return the uid that names the pod's cgroups: that of its manifest for a static pod.
+
+    What an author writes about a pod never makes it another one: the kubelet reports on a mirror
+    only where it has the static pod of that name, and deletes any other.
+    """
+    manifest = pod.annotations.get(CONFIG_MIRROR, "")
+    return manifest if pod.reported and is_static(manifest) else pod.uid

@@ -21,8 +21,8 @@ class Told:
 
     Attributes:
         spec: what is obeyed; None before the first.
-        unknown: terms of the latest spec that this agent does not know. While there are any, the
-            spec before it is obeyed.
+        unknown: terms of the latest spec that cannot be understood. While there are any, the spec
+            before it is obeyed.
     """
 
     def __init__(self, state: State) -> None:
@@ -37,13 +37,21 @@ class Told:
         return self.spec.policy if self.spec is not None else None
 
     def resume(self) -> None:
-        """Obey what an earlier agent was told last, until something is heard."""
+        """Obey what an earlier agent was told last, until something is heard.
+
+        It may have been a newer one, that knew more.
+        """
         if self._state.told is None:
             return
         try:
-            self.spec = msgspec.convert(self._state.told, NodeSpec)
+            spec = msgspec.convert(self._state.told, NodeSpec)
         except msgspec.ValidationError as error:
             log.warning("not understood: what the last agent was told", extra={"error": str(error)})
+            return
+        if unknown := unknown_terms(spec):
+            log.warning("not understood: what the last agent was told", extra={"unknown": unknown})
+        else:
+            self.spec = spec
 
     def is_another(self, node: Node) -> bool:
         """Tell whether this is another object than the one before: deleted, and made anew."""

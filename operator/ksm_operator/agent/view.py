@@ -28,7 +28,8 @@ class View:
 
     Attributes:
         containers: what runs on the node, by cgroup path.
-        pods: what is known of them, by the uid in their cgroups' names.
+        pods: what is known of them, by the uid in their cgroups' names. One that two claim is left
+            out, so that nothing is done to its containers.
         namespaces_listed: whether the present selector's namespaces have arrived.
         pods_are_listed: whether the node's pods have arrived.
         verdicts: what becomes of each container, by cgroup path, since the last `judge`.
@@ -42,27 +43,52 @@ class View:
         self.pods_are_listed = False
         self.verdicts: dict[str, Verdict] = {}
         self.pod_verdicts: dict[str, Verdict] = {}
-        self._gone_pods: set[str] = set()
+        self._known: dict[str, Pod] = {}
+        self._gone: set[str] = set()
         self._selected: dict[str, Mapping[str, str]] = {}
         self._outside: set[str] = set()
         self._missing: set[str] = set()
+        self._empty: dict[str, float] = {}
 
     def pods_listed(self, pods: Iterable[Pod]) -> None:
         """Take a complete list; a pod that is not in it stays known while it has containers."""
-        listed = {pod_cgroup_uid(pod): pod for pod in pods}
-        self._gone_pods = set(self.pods) - set(listed)
-        self.pods.update(listed)
+        listed = {pod.uid: pod for pod in pods}
+        self._gone = self._known.keys() - listed.keys()
+        self._known.update(listed)
         self.pods_are_listed = True
+        self._find_cgroups()
 
     def pod_changed(self, pod: Pod) -> None:
         """Take what a pod is now."""
-        uid = pod_cgroup_uid(pod)
-        self.pods[uid] = pod
-        self._gone_pods.discard(uid)
+        self._known[pod.uid] = pod
+        self._gone.discard(pod.uid)
+        self._find_cgroups()
 
     def pod_deleted(self, pod: ObjectMeta) -> None:
         """Remember that the server knows the pod no more; its containers may still run."""
-        self._gone_pods.add(pod_cgroup_uid(pod))
+        if pod.uid in self._known:
+            self._gone.add(pod.uid)
+            self._find_cgroups()
+
+    def _find_cgroups(self) -> None:
+        """Find out whose cgroups are named by which uid: those of the living, then of the gone."""
+        claims: dict[str, list[Pod]] = {}
+        for pod in self._known.values():
+            claims.setdefault(pod_cgroup_uid(pod), []).append(pod)
+        self.pods = {}
+        for uid, pods in claims.items():
+            claimants = [pod for pod in pods if pod.uid not in self._gone] or pods
+            if len(claimants) == 1:
+                self.pods[uid] = claimants[0]
+
+    def _forget_gone(self) -> None:
+        """Forget pods that the server knows no more and that have no containers any more."""
+        running = {placement.pod_uid for placement in self.containers.values()}
+        over = {uid for uid in self._gone if pod_cgroup_uid(self._known[uid]) not in running}
+        if over:
+            self._known = {uid: pod for uid, pod in self._known.items() if uid not in over}
+            self._gone -= over
+            self._find_cgroups()
 
     def namespaces_reset(self) -> None:
         """Forget all namespaces: the selector is another one."""
@@ -105,6 +131,7 @@ class View:
         """A cgroup is gone."""
         self.containers.pop(path, None)
         self.verdicts.pop(path, None)
+        self._empty.pop(path, None)
 
     def judge(
         self,
@@ -120,16 +147,15 @@ class View:
             policy: the node's policy.
             own_namespace: the operator's own namespace.
             granted_at: since when the owner has the node.
-            started_at: when the first process of a container started, by cgroup path.
+            started_at: when the first process of a container started, by cgroup path; None while
+                it is empty.
             enrolled_pods: uids of pods with enrolled processes.
 
         Returns:
             Names of namespaces to ask for: not in the list, but with enrolled pods here.
         """
-        with_containers = {placement.pod_uid for placement in self.containers.values()}
-        for uid in self._gone_pods - with_containers:
-            self.pods.pop(uid, None)
-        self._gone_pods &= with_containers
+        self._forget_gone()
+        self._empty = {path: at for path, at in self._empty.items() if path in self.containers}
         namespaces = Namespaces(self._selected, frozenset(self._outside))
         self.pod_verdicts = {
             uid: judge_pod(pod, namespaces, policy, own_namespace) for uid, pod in self.pods.items()
@@ -138,7 +164,8 @@ class View:
         for path, placement in self.containers.items():
             verdict = self.pod_verdicts.get(placement.pod_uid, UNKNOWN)
             if policy.enrollment.running_pods == "Skip" and verdict.outcome is Outcome.MERGE:
-                verdict = judge_container(verdict, started_at(path), granted_at, policy)
+                started = self._started_at(path, granted_at, started_at)
+                verdict = judge_container(verdict, started, granted_at, policy)
             self.verdicts[path] = verdict
         if not self.namespaces_listed:
             return set()
@@ -148,6 +175,21 @@ class View:
             for uid, pod in self.pods.items()
             if uid in enrolled_pods and pod.namespace not in known
         }
+
+    def _started_at(
+        self, path: str, granted_at: float | None, started_at: Callable[[str], float | None]
+    ) -> float | None:
+        """Return when a container started; None if it was seen empty since the node was granted.
+
+        The first to live there may be older: a runtime makes it elsewhere and moves it in, and the
+        grant was written by another clock. None of it may undo what was begun at its first sight.
+        """
+        if granted_at is None or self._empty.get(path) == granted_at:
+            return None
+        started = started_at(path)
+        if started is None:
+            self._empty[path] = granted_at
+        return started
 
     def forget_verdicts(self) -> None:
         """Nothing is selected: the node has no policy."""
@@ -159,11 +201,11 @@ class View:
         return [path for path, one in self.verdicts.items() if one.outcome is Outcome.MERGE]
 
     def domain(self) -> set[str]:
-        """Return the containers that are one security domain, with those left alone by default."""
+        """Return the containers that are one security domain, with those of it left alone."""
         return {
             path
             for path, one in self.verdicts.items()
-            if one.outcome is Outcome.MERGE or one.by_default
+            if one.outcome is Outcome.MERGE or one.of_domain
         }
 
     def asked(self) -> frozenset[str]:

@@ -162,9 +162,13 @@ def decode_metadata(raw: msgspec.Raw) -> ObjectMeta:
 
 
 def decode_pod(raw: msgspec.Raw) -> Pod:
-    """Decode a pod, of whose spec only what follows from it is kept."""
+    """Decode a pod, of whose spec and status only what follows from them is kept."""
     pod = _POD.decode(raw)
-    return Pod(**msgspec.structs.asdict(pod.metadata), default_skip=default_skip(pod.spec))
+    return Pod(
+        **msgspec.structs.asdict(pod.metadata),
+        default_skip=default_skip(pod.spec),
+        reported=pod.status is not None and pod.status.start_time is not None,
+    )
 
 
 class Lookup(threading.Thread):

@@ -224,13 +224,16 @@ class ObjectMeta(Wire, frozen=True):
 
 
 class Pod(ObjectMeta, frozen=True):
-    """The metadata of a pod, and what was read from its spec.
+    """The metadata of a pod, and what was read from its spec and status.
 
     Attributes:
         default_skip: why it is left alone unless it asks to merge; empty for no reason.
+        reported: whether the kubelet has said that it runs it. No author can: the status of a pod
+            that is created is dropped, and later only who may write `pods/status` changes it.
     """
 
     default_skip: str = ""
+    reported: bool = False
 
 
 class Resources(Wire, frozen=True):
@@ -259,11 +262,18 @@ class PodSpec(Wire, frozen=True):
     init_containers: tuple[ContainerSpec, ...] | None = None
 
 
+class PodStatus(Wire, frozen=True):
+    """The part of a pod's status that the agent looks at."""
+
+    start_time: str | None = None
+
+
 class WholePod(Wire, frozen=True):
     """A pod as the API server sends it."""
 
     metadata: ObjectMeta
     spec: PodSpec | None = None
+    status: PodStatus | None = None
 
 
 class ListMeta(Wire, frozen=True):
@@ -302,14 +312,26 @@ class WatchEvent(Wire, frozen=True):
 
 
 def unknown_terms(spec: NodeSpec) -> list[str]:
-    """Name what a newer controller asks for and this agent does not know; empty if it knows all.
+    """Name what is asked for and cannot be understood; empty if all of it can.
 
-    A spec with such a term is not acted on: nothing is enrolled and nothing released by it.
+    That is what a newer controller knows and this agent does not, and what is incomplete: somebody
+    edited it. A spec with such a term is not acted on: nothing is enrolled and nothing released by
+    it.
     """
     unknown = []
-    if spec.desired_state not in ("Merging", "Observing", "Paused", "Released"):
-        unknown.append(f"desiredState {spec.desired_state}")
     policy = spec.policy
+    match spec.desired_state:
+        case "Merging" | "Observing" | "Paused":
+            needed = {"an owner": spec.owner, "a policy": policy}
+            unknown += [
+                f"{spec.desired_state} without {name}"
+                for name, value in needed.items()
+                if value is None
+            ]
+        case "Released":
+            pass
+        case _:
+            unknown.append(f"desiredState {spec.desired_state}")
     if policy is None:
         return unknown
     if policy.enrollment.running_pods not in ("Attach", "Skip"):

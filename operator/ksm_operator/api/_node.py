@@ -104,7 +104,7 @@ class NodePolicy(Model):
 
 
 class KSMNodeSpec(Model):
-    """What the node shall do. Without an owner: give everything back."""
+    """What the node shall do. Without an owner only Released is understood."""
 
     owner: Annotated[Owner | None, Field(description="The policy that owns the node.")] = None
     granted_at: Annotated[

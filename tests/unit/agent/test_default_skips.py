@@ -65,11 +65,26 @@ def test_what_selection_needs_is_kept() -> None:
             "uid": "u",
             "resourceVersion": "7",
             "labels": {"app": "shop"},
-            "annotations": {"kubernetes.io/config.hash": "h"},
+            "annotations": {"kubernetes.io/config.mirror": "h"},
         }
     }
     pod = decode_pod(msgspec.Raw(json.dumps(raw).encode()))
     assert pod.default_skip == ""
     assert (pod.name, pod.namespace, pod.uid, pod.resource_version) == ("p", "web", "u", "7")
     assert pod.labels == {"app": "shop"}
-    assert pod.annotations == {"kubernetes.io/config.hash": "h"}
+    assert pod.annotations == {"kubernetes.io/config.mirror": "h"}
+
+
+@pytest.mark.parametrize(
+    ("status", "reported"),
+    [
+        ({"status": {"phase": "Running", "startTime": "2026-11-23T06:00:00Z"}}, True),
+        ({"status": {"phase": "Pending", "qosClass": "BestEffort"}}, False),
+        ({"status": None}, False),
+        ({}, False),
+    ],
+)
+def test_what_the_kubelet_reported(status: dict[str, Any], reported: bool) -> None:  # noqa: FBT001 - a column of the table
+    """Who makes up a mirror pod must not be believed, and the kubelet's own must be."""
+    raw = json.dumps({"metadata": {"name": "p", "uid": "u"}, **status}).encode()
+    assert decode_pod(msgspec.Raw(raw)).reported is reported

@@ -23,6 +23,7 @@ from ksm_operator.agent.wire import (
 OWN = "ksm-operator"
 BY_LABEL = NodePolicy(namespace_selector=LabelSelector(match_labels={"ksm": "web"}))
 SELECTED = Namespaces({"web": {"ksm": "web"}}, frozenset({"other"}))
+HASH = "0123456789abcdef0123456789abcdef"
 ON, OFF = {MERGE_LABEL: "enabled"}, {MERGE_LABEL: "disabled"}
 
 
@@ -104,7 +105,7 @@ def test_consent(
 @pytest.mark.parametrize(
     ("consent", "label", "expected"),
     [
-        ("OptOut", {}, Verdict(Outcome.SKIP, "SystemCritical", by_default=True)),
+        ("OptOut", {}, Verdict(Outcome.SKIP, "SystemCritical", of_domain=True)),
         ("OptOut", ON, Verdict(Outcome.MERGE, asked=True)),
         ("OptOut", OFF, Verdict(Outcome.SKIP, "OptedOut")),
         ("OptIn", {}, Verdict(Outcome.SKIP, "NotOptedIn")),
@@ -128,14 +129,15 @@ def test_who_is_left_alone_by_default_may_ask(
 @pytest.mark.parametrize(
     ("started", "granted", "expected"),
     [
-        (100.0, 200.0, Verdict(Outcome.SKIP, "StartedBeforeGrant")),
+        (100.0, 200.0, Verdict(Outcome.SKIP, "StartedBeforeGrant", of_domain=True)),
         (300.0, 200.0, Verdict(Outcome.MERGE)),
-        (None, 200.0, Verdict(Outcome.UNKNOWN)),
+        (None, 200.0, Verdict(Outcome.MERGE)),
         (300.0, None, Verdict(Outcome.UNKNOWN)),
+        (None, None, Verdict(Outcome.UNKNOWN)),
     ],
 )
 def test_running_pods_skip(started: float | None, granted: float | None, expected: Verdict) -> None:
-    """Skip leaves alone what ran before the grant; without both times nothing is decided."""
+    """Skip leaves alone what ran before the grant; without its time nothing is decided."""
     policy = NodePolicy(
         namespace_selector=BY_LABEL.namespace_selector, enrollment=Enrollment(running_pods="Skip")
     )
@@ -151,6 +153,23 @@ def test_namespace_query() -> None:
 
 def test_static_pod_uid() -> None:
     """The cgroup of a static pod carries its manifest's hash, not the mirror pod's uid."""
-    mirror = Pod(uid="u", annotations={"kubernetes.io/config.hash": "h"})
-    assert pod_cgroup_uid(mirror) == "h"
+    mirror = Pod(uid="u", annotations={"kubernetes.io/config.mirror": HASH}, reported=True)
+    assert pod_cgroup_uid(mirror) == HASH
     assert pod_cgroup_uid(pod()) == "u"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reported"),
+    [
+        ("config.hash", HASH, True),
+        ("config.mirror", HASH, False),
+        ("config.mirror", "2f1c9a0e-6f5b-4c43-9a11-1d9d5e0f8f10", True),
+        ("config.mirror", "mirror", True),
+        ("config.mirror", HASH + "0", True),
+        ("config.mirror", "", True),
+    ],
+)
+def test_an_annotation_alone_makes_no_pod_another(key: str, value: str, reported: bool) -> None:  # noqa: FBT001 - a column of the table
+    """Else any author of pods decides which domain somebody else's containers are in."""
+    impostor = Pod(uid="u", annotations={f"kubernetes.io/{key}": value}, reported=reported)
+    assert pod_cgroup_uid(impostor) == "u"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=20)
 KEYS = st.from_regex(r"\A[a-z]{1,8}\Z")
 NUMBERS = st.integers(0, 2**53)
+OWNER = {"name": "web", "uid": "u", "generation": 1}
 
 REQUIREMENTS = st.builds(
     api.SelectorRequirement,
@@ -192,13 +193,19 @@ def test_unknown_fields_are_ignored() -> None:
             {"policy": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt"}]}}},
             "operator Gt",
         ),
+        ({"desiredState": "Merging", "owner": OWNER}, "Merging without a policy"),
+        ({"desiredState": "Paused", "owner": OWNER}, "Paused without a policy"),
+        ({"desiredState": "Observing", "policy": {}}, "Observing without an owner"),
     ],
 )
 def test_unknown_values_are_named(change: dict[str, Any], named: str) -> None:
-    """An unknown value means: change nothing, and say which one it was."""
+    """What is unknown or missing means: change nothing, and say which one it was."""
     assert wire.unknown_terms(msgspec.convert(change, wire.NodeSpec)) == [named]
 
 
 def test_known_values_are_obeyed() -> None:
     """Nothing is held back where everything is understood."""
+    assert wire.unknown_terms(wire.NodeSpec()) == []
     assert wire.unknown_terms(wire.NodeSpec(policy=wire.NodePolicy())) == []
+    whole = {"desiredState": "Merging", "owner": OWNER, "policy": {}}
+    assert wire.unknown_terms(msgspec.convert(whole, wire.NodeSpec)) == []
