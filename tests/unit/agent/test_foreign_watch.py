@@ -2,11 +2,18 @@
 
 import os
 import queue
+from collections.abc import Iterable
+from types import SimpleNamespace
 
 import pytest
 
 from ksm_operator.agent import foreign_watch
-from ksm_operator.agent.foreign_watch import ROUND_SECONDS, ROUND_UNTOLD_SECONDS, ForeignWatch
+from ksm_operator.agent.foreign import Candidate, Question
+from ksm_operator.agent.foreign_watch import ForeignWatch
+from ksm_operator.agent.placement import place
+from ksm_operator.agent.rounds import ROUND_SECONDS, ROUND_UNTOLD_SECONDS
+from ksm_operator.kernel import Process
+from ksm_operator.kernel.ksm_enter import Asked
 
 
 class Looks:
@@ -47,3 +54,172 @@ def test_a_round_passes_over_enrolled_containers(monkeypatch: pytest.MonkeyPatch
     assert os.getpid() not in later
     looks.watch.ask()
     assert os.getpid() in looks.round(), "somebody waits for a look at all"
+
+
+MINE = f"/kubepods/pod00000000-1111-2222-3333-444444444444/{'ab' * 32}"
+OLD, YOUNG = 1, 1 << 62
+"""Clock ticks since boot of a process's start: long ago, and yet to come."""
+
+
+class Stage:
+    """A watch whose thread is never started, of processes that are told here.
+
+    Attributes:
+        living: cgroup and start of each process by pid.
+        answers: whether each merges; None for one that does not let itself be looked at.
+        asked: the questions about them.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.living: dict[int, tuple[str, int]] = {}
+        self.answers: dict[int, bool | None] = {}
+        self.asked: list[Question] = []
+        monkeypatch.setattr(foreign_watch, "pids", lambda: iter(self.living))
+        monkeypatch.setattr(foreign_watch, "process_of", self._process_of)
+        monkeypatch.setattr(foreign_watch, "candidate", self._candidate)
+        self.news: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self.watch = ForeignWatch("memory", self.news, lambda _: (), shows_flag=True)  # type: ignore[arg-type]
+        self.watch.take_domain({MINE}, set(), look=False)
+        self.watch._patience = SimpleNamespace(read_all=self._answer)  # type: ignore[assignment]
+        self.begin(1, merges=False, cgroup=MINE)
+        self.tick()
+
+    def _process_of(self, tid: int) -> int | None:
+        return tid if tid in self.living else None
+
+    def _candidate(self, pid: int, _controller: str) -> Candidate | None:
+        if pid not in self.living:
+            return None
+        cgroup, start = self.living[pid]
+        return Candidate(Process(pid, start), "one", cgroup, place(cgroup))
+
+    def _answer(self, questions: Iterable[Question]) -> list[tuple[Question, bool | None]]:
+        self.asked += questions
+        return [(one, self.answers.get(one.process.pid, False)) for one in questions]
+
+    def begin(self, pid: int, *, merges: bool | None, cgroup: str = "/", start: int = OLD) -> None:
+        """Have a process live."""
+        self.living[pid] = (cgroup, start)
+        self.answers[pid] = merges
+
+    def tick(self, *tids: int, lost: bool = False) -> list[int]:
+        """Have the kernel tell that these asked; return who merges by what is seen then."""
+        self.watch._events = SimpleNamespace(read=lambda: Asked(frozenset(tids), lost))  # type: ignore[assignment]
+        self.watch._rounds.told = True
+        self.watch._next_revisit = self.watch._next_listing = 0.0
+        self.watch._step()
+        return [one.process.pid for one in self.watch._known.merging()]
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """After the first look."""
+    return Stage(monkeypatch)
+
+
+A, B = 1 << 23, (1 << 23) + 1
+"""Pids that no machine has: what is not told here is not there."""
+
+
+def test_the_child_of_one_that_has_ended_is_found(stage: Stage) -> None:
+    """The kernel names the parent of who inherits merging, and daemons have none any more."""
+    stage.begin(B, merges=True)
+    assert stage.tick() == [], "nobody was announced, and no round is due"
+    assert stage.tick(A) == [B]
+
+
+def test_the_child_of_one_that_changed_its_mind_is_found(stage: Stage) -> None:
+    """A parent that is looked at and does not merge would hide it."""
+    stage.begin(A, merges=False)
+    stage.begin(B, merges=True)
+    assert stage.tick(A) == [B]
+
+
+def test_a_child_of_one_who_is_known_is_found(stage: Stage) -> None:
+    """A fork is told before the child is there, and a large one takes seconds."""
+    stage.begin(A, merges=True)
+    assert stage.tick(A) == [A]
+    stage.begin(B, merges=True)
+    assert stage.tick() == [A, B]
+
+
+def test_a_domain_that_forks_costs_nothing(stage: Stage) -> None:
+    """Its shells fork and end all day long, and nothing that they start is foreign."""
+    stage.begin(A, merges=True, cgroup=MINE)
+    stage.begin(B, merges=True, cgroup=MINE)
+    assert stage.tick(A, B) == []
+    assert not stage.watch._stirred
+    assert not stage.watch._rounds.unfound
+    assert stage.asked == []
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_who_is_too_young_gets_another_turn(stage: Stage, *, announced: bool) -> None:
+    """It may not yet be where it belongs; nobody tells when it is old enough."""
+    stage.begin(A, merges=True, start=YOUNG)
+    if not announced:
+        stage.watch.ask()
+    assert stage.tick(*([A] if announced else [])) == []
+    assert stage.asked == []
+    stage.begin(A, merges=True)
+    assert stage.tick() == [A]
+
+
+def test_who_was_too_young_and_has_ended_leads_to_its_child(stage: Stage) -> None:
+    """To fork and end within a third of a second is what every daemon does."""
+    stage.begin(A, merges=True, start=YOUNG)
+    assert stage.tick(A) == []
+    del stage.living[A]
+    stage.begin(B, merges=True)
+    assert stage.tick() == [B]
+
+
+def test_lost_events_lead_to_a_round(stage: Stage) -> None:
+    """Nobody knows who was in them."""
+    assert not stage.watch._rounds.missed
+    stage.tick(lost=True)
+    assert stage.watch._rounds.missed
+
+
+def test_the_end_of_a_merger_leads_to_a_round(stage: Stage) -> None:
+    """Children that it had before anybody listened merge on."""
+    stage.begin(A, merges=True)
+    stage.tick(A)
+    del stage.living[A]
+    assert stage.tick() == []
+    assert stage.watch._rounds.missed
+
+
+def test_the_end_of_one_that_asked_and_does_not_merge_leads_to_no_round(stage: Stage) -> None:
+    """Nobody has anything to inherit from it."""
+    stage.begin(A, merges=False)
+    stage.tick(A)
+    del stage.living[A]
+    stage.tick()
+    assert not stage.watch._rounds.missed
+
+
+def test_who_does_not_let_itself_be_looked_at_is_what_it_was(stage: Stage) -> None:
+    """It can lock its memory for as long as it likes: that must neither acquit nor accuse it."""
+    stage.begin(A, merges=True)
+    stage.begin(B, merges=False)
+    assert stage.tick(A, B) == [A]
+    stage.answers.update({A: None, B: None})
+    assert stage.tick() == [A]
+    stage.answers[A] = False
+    assert stage.tick() == []
+
+
+def test_who_was_seen_to_ask_and_locks_its_memory_merges(stage: Stage) -> None:
+    """Else a process could not be noticed that never lets itself be looked at."""
+    stage.begin(A, merges=None)
+    assert stage.tick(A) == [A]
+
+
+def test_who_joins_the_domain_is_foreign_no_more(stage: Stage) -> None:
+    """A container may be seen to merge before the agent is told that it belongs there."""
+    stage.begin(A, merges=True)
+    assert stage.tick(A) == [A]
+    stage.begin(A, merges=True, cgroup=MINE)
+    assert stage.tick() == []
+    assert not stage.watch._rounds.missed
