@@ -12,7 +12,7 @@ from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.managers import COMMANDS, who_manages
 from ksm_operator.agent.observation import Observed
 from ksm_operator.agent.releasing import Left
-from ksm_operator.agent.report import Facts, judge
+from ksm_operator.agent.report import Facts, judge, run_is_theirs
 from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
 from ksm_operator.api import NodeReason
 from ksm_operator.kernel import Estimate, Process
@@ -144,6 +144,32 @@ def test_foreign_mergers_break_isolation() -> None:
     (isolated,) = [one for one in judge(facts) if one.type == "Isolated"]
     assert "pod shop/till-0: qemu (pid 9) and 1 more" in isolated.message
     assert "ksmd stands still" in isolated.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"held": True, "run": 0}, "ksmd stands still meanwhile"),
+        ({"held": True, "run": 0, "run_is_theirs": True}, "ksmd stands still meanwhile"),
+        ({"held": True, "run": 1, "run_is_theirs": True}, "somebody else has ksmd scan"),
+        ({"held": True, "run": 1}, "ksmd goes on"),
+        ({"held": False, "run": 0}, "ksmd goes on"),
+    ],
+)
+def test_a_standstill_is_claimed_of_a_ksmd_that_stands_still(
+    change: dict[str, object], words: str
+) -> None:
+    """An administrator's 1 is respected, and a release may need scans: neither is a pause."""
+    facts = replace(FACTS, foreign=[MERGER], foreign_count=1, **change)  # type: ignore[arg-type]
+    (isolated,) = [one for one in judge(facts) if one.type == "Isolated"]
+    assert words in isolated.message
+
+
+def test_whose_word_it_is_that_ksmd_runs() -> None:
+    """A node that we never wrote to runs by somebody else's, as one that was taken from us."""
+    assert run_is_theirs((), ())
+    assert run_is_theirs(("run",), ("run",))
+    assert not run_is_theirs(("sleep_millisecs",), ("run",))
 
 
 def test_reasons_are_of_the_api() -> None:
