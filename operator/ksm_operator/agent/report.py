@@ -42,6 +42,7 @@ class Facts:
         troubles: files that could not be written.
         foreign: processes outside of the domain that asked for merging.
         foreign_count: how many.
+        looked: whether anybody has looked for them yet.
         held: ksmd has to stand still for them.
         run: what /sys/kernel/mm/ksm/run holds; None where it cannot be read.
         run_is_theirs: somebody else decides on that; see `run_is_theirs`.
@@ -67,6 +68,7 @@ class Facts:
     troubles: Troubles
     foreign: Sequence[ForeignMerger]
     foreign_count: int
+    looked: bool
     held: bool = False
     run: int | None = None
     run_is_theirs: bool = False
@@ -93,9 +95,7 @@ def judge(facts: Facts) -> list[Judgement]:
 
 def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per answer
     if facts.obstacle is not None:
-        reason, message = facts.obstacle
-        known = "Unsupported" if reason == "Unsupported" else "Blocked"
-        return Judgement("Ready", False, known, message)
+        return Judgement("Ready", False, _hindrance(facts.obstacle), facts.obstacle[1])
     if facts.unknown:
         return Judgement(
             "Ready",
@@ -145,6 +145,10 @@ def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per ans
             return Judgement("Ready", True, "Released", "Nothing is enrolled.")
 
 
+def _hindrance(obstacle: tuple[str, str]) -> str:
+    return "Unsupported" if obstacle[0] == "Unsupported" else "Blocked"
+
+
 def _describe_observed(observed: Observed | None) -> str:
     if observed is None:
         return "Nothing is merged; what merging would give back is being read from pods' memory."
@@ -190,6 +194,11 @@ def _released(facts: Facts) -> Judgement:
 
 
 def _isolated(facts: Facts) -> Judgement:
+    if facts.obstacle is not None:
+        message = "Nothing is merged here by the operator, and others are not looked for."
+        return Judgement("Isolated", None, _hindrance(facts.obstacle), message)
+    if not facts.looked:
+        return Judgement("Isolated", None, "Pending", "Others who merge are being looked for.")
     if facts.foreign_count == 0:
         return Judgement("Isolated", True, "NoForeignMergers", "")
     first = facts.foreign[0]

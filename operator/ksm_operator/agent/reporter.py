@@ -129,6 +129,7 @@ class Reporter:
             troubles=hands.troubles if hands is not None else Troubles(),
             foreign=named.mergers,
             foreign_count=named.count,
+            looked=progress.neighbours is not None and progress.neighbours.looked,
             held=hands.held if hands is not None else False,
             run=run,
             run_is_theirs=theirs,

@@ -52,6 +52,15 @@ def test_nothing_scans_before_the_first_look(neighbours: Neighbours) -> None:
     assert neighbours.manager(0) == ""
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_is_not_known_yet_is_told_apart(neighbours: Neighbours, *, is_over: bool) -> None:
+    """Before the first look nobody may say that the domain is alone."""
+    if is_over:
+        neighbours.hear(seen())
+    neighbours.follow(set(), set(), {})
+    assert neighbours.looked is is_over
+
+
 def test_a_pod_outside_of_the_domain_is_named(neighbours: Neighbours) -> None:
     """An Event says whose pod it is."""
     neighbours.hear(seen(merger(PATH)))

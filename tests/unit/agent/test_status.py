@@ -147,6 +147,22 @@ def test_foreign_mergers_break_isolation() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "isolated"),
+    [
+        ({}, (True, "NoForeignMergers")),
+        ({"looked": False}, (None, "Pending")),
+        ({"obstacle": ("Unsupported", "no KSM")}, (None, "Unsupported")),
+        ({"obstacle": ("SysfsReadOnly", "ro")}, (None, "Blocked")),
+    ],
+)
+def test_nobody_is_alone_before_somebody_has_looked(
+    change: dict[str, object], isolated: tuple[bool | None, str]
+) -> None:
+    """An agent that starts beside an intruder must not say first that there is none."""
+    assert by_type(replace(FACTS, **change))["Isolated"] == isolated  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"held": True, "run": 0}, "ksmd stands still meanwhile"),
@@ -183,6 +199,7 @@ def test_reasons_are_of_the_api() -> None:
         replace(FACTS, desired="Released", touched=False),
         replace(FACTS, left=[STUCK], troubles=Troubles(missing=("x",))),
         replace(FACTS, helper_deaths=3),
+        replace(FACTS, looked=False),
     ]
     assert {one.reason for facts in cases for one in judge(facts)} <= known
 
