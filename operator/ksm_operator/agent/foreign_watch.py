@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import select
 import threading
 import time
@@ -37,7 +38,6 @@ from ksm_operator.kernel import KsmEnterEvents, Patience, Unsupported
 from ksm_operator.kernel.procfs import pids
 
 if TYPE_CHECKING:
-    import queue
     from collections.abc import Callable, Collection, Iterable
     from collections.abc import Set as AbstractSet
 
@@ -102,6 +102,7 @@ class ForeignWatch(threading.Thread):
         self._known = KnownMergers()
         self._announced: deque[int] = deque(maxlen=8 * AT_ONCE)
         self._arrivals = Arrivals()
+        self._left: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._rounds = Rounds()
         self._round: deque[int] = deque()
         self._managers: set[str] = set()
@@ -115,12 +116,21 @@ class ForeignWatch(threading.Thread):
         self._events: KsmEnterEvents | None = None
 
     def take_domain(
-        self, domain: AbstractSet[str], enrolled: AbstractSet[str], *, look: bool
+        self, domain: AbstractSet[str], enrolled: AbstractSet[str], left: Iterable[str] = ()
     ) -> None:
-        """Know who belongs together from now on, and look who has left if told to."""
+        """Know who belongs together from now on.
+
+        Args:
+            domain: see the attribute.
+            enrolled: see the attribute.
+            left: cgroup paths of containers that are there and belong to it no more. They are
+                looked at now: they may merge by themselves, and nothing tells that anew.
+        """
         self.domain = frozenset(domain)
         self.enrolled = frozenset(enrolled)
-        self._rounds.missed |= look
+        for path in left:
+            self._left.put(path)
+            os.eventfd_write(self._wake, 1)
 
     def ask(self) -> int:
         """Have all processes gone over now; return the number of that round."""
@@ -169,6 +179,7 @@ class ForeignWatch(threading.Thread):
             self._revisit(now)
             self._next_revisit = now + self._revisit_seconds
         self._list(now)
+        self._see_who_left()
         self._go_on(now)
         self._look_at_arrivals()
         self._tell()
@@ -205,6 +216,12 @@ class ForeignWatch(threading.Thread):
         if len(new) > AT_ONCE:
             new -= self._enrolled_pids()
         self._rounds.missed |= bool(self._arrivals.wait(sorted(new), closely=True))
+
+    def _see_who_left(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                members = self._members(self._left.get_nowait())
+                self._rounds.missed |= bool(self._arrivals.wait(members, closely=True))
 
     def _look_at_arrivals(self) -> None:
         some = self._arrivals.take(AT_ONCE)

@@ -87,9 +87,7 @@ class Neighbours:
         Returns:
             Whether isolation was just broken or restored, or is known for the first time.
         """
-        # Who has left may merge by himself.
-        left = (self._watch.domain - domain) & containers
-        self._watch.take_domain(domain, enrolled, look=bool(left))
+        self._watch.take_domain(domain, enrolled, (self._watch.domain - domain) & containers)
         if self._seen is None:
             return False
         now, before = time.monotonic(), self.isolation

@@ -2,12 +2,14 @@
 
 import os
 import queue
+import select
 from collections.abc import Iterable
 from types import SimpleNamespace
 
 import pytest
 
 from ksm_operator.agent import foreign_watch
+from ksm_operator.agent.arrivals import MOST_WAITING
 from ksm_operator.agent.foreign import Candidate, Question
 from ksm_operator.agent.foreign_watch import ForeignWatch
 from ksm_operator.agent.placement import place
@@ -28,7 +30,7 @@ class Looks:
             {"/enrolled": [os.getpid()], "/selected": [os.getppid()]}.__getitem__,
             shows_flag=True,
         )
-        self.watch.take_domain({"/enrolled", "/selected"}, {"/enrolled"}, look=False)
+        self.watch.take_domain({"/enrolled", "/selected"}, {"/enrolled"})
         self._now = 1000.0
 
     def _look(self, pid: int, _controller: str) -> None:
@@ -78,11 +80,14 @@ class Stage:
         monkeypatch.setattr(foreign_watch, "process_of", self._process_of)
         monkeypatch.setattr(foreign_watch, "candidate", self._candidate)
         self.news: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.watch = ForeignWatch("memory", self.news, lambda _: (), shows_flag=True)  # type: ignore[arg-type]
-        self.watch.take_domain({MINE}, set(), look=False)
+        self.watch = ForeignWatch("memory", self.news, self._members, shows_flag=True)  # type: ignore[arg-type]
+        self.watch.take_domain({MINE}, set())
         self.watch._patience = SimpleNamespace(read_all=self._answer)  # type: ignore[assignment]
         self.begin(1, merges=False, cgroup=MINE)
         self.tick()
+
+    def _members(self, path: str) -> list[int]:
+        return [pid for pid, (cgroup, _) in self.living.items() if cgroup == path]
 
     def _process_of(self, tid: int) -> int | None:
         return tid if tid in self.living else None
@@ -223,3 +228,26 @@ def test_who_joins_the_domain_is_foreign_no_more(stage: Stage) -> None:
     stage.begin(A, merges=True, cgroup=MINE)
     assert stage.tick() == []
     assert not stage.watch._rounds.missed
+
+
+def test_who_leaves_the_domain_is_looked_at_at_once(stage: Stage) -> None:
+    """It may merge by itself, and has asked while that was nobody's business."""
+    stage.begin(A, merges=True, cgroup=MINE)
+    stage.begin(B, merges=False, cgroup=MINE)
+    assert stage.tick(A) == []
+    woken = select.poll()
+    woken.register(stage.watch._wake, select.POLLIN)
+    stage.watch.take_domain(set(), set(), [MINE])
+    assert woken.poll(0), "the thread sleeps for up to a minute"
+    assert stage.tick() == [A]
+    assert [one.process.pid for one in stage.asked] == [1, A, B], "nobody else is looked at"
+    assert not woken.poll(0)
+
+
+def test_more_leavers_than_can_be_remembered_lead_to_a_round(stage: Stage) -> None:
+    """A container may have any number of processes, and all of them may merge."""
+    for pid in range(A, A + MOST_WAITING + 1):
+        stage.begin(pid, merges=True, cgroup=MINE)
+    stage.watch.take_domain(set(), set(), [MINE])
+    stage.tick()
+    assert stage.watch._rounds.missed

@@ -107,3 +107,14 @@ def test_who_manages_ksmd_is_asked_of_the_host(neighbours: Neighbours) -> None:
     assert "ksmtuned" in (neighbours.manager(0) or "")
     neighbours.hear(seen())
     assert "ksmd ran" in (neighbours.manager(1) or "")
+
+
+def test_who_leaves_the_domain_and_stays_on_the_node_is_looked_at(
+    neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that has ended cannot merge."""
+    told: list[set[str]] = []
+    neighbours.follow({"/stays", "/leaves", "/ends"}, {"/stays", "/leaves", "/ends"}, {})
+    monkeypatch.setattr(neighbours._watch, "take_domain", lambda *words: told.append(words[2]))
+    neighbours.follow({"/stays"}, {"/stays", "/leaves"}, {})
+    assert told == [{"/leaves"}]
