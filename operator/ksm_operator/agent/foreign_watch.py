@@ -31,7 +31,7 @@ from ksm_operator.agent.foreign import (
     process_of,
 )
 from ksm_operator.agent.known_mergers import KnownMergers
-from ksm_operator.agent.managers import COMMANDS
+from ksm_operator.agent.managers import is_of_a_manager
 from ksm_operator.agent.news import ForeignSeen
 from ksm_operator.agent.rounds import Rounds
 from ksm_operator.kernel import KsmEnterEvents, Patience, Unsupported
@@ -231,7 +231,7 @@ class ForeignWatch(threading.Thread):
     def _look_once(self, some: Iterable[int], *, closely: bool = False) -> None:
         """Look at those who were not seen to ask; one who is too young gets another turn."""
         found = self._candidates(some)
-        self._managers.update(one.command for one in found if one.command in COMMANDS)
+        self._managers.update(one.command for one in found if is_of_a_manager(one))
         young = self._look(found, closely=closely, asked=False)
         self._rounds.missed |= bool(self._arrivals.wait(young, closely=closely))
 

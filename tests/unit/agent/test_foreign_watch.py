@@ -70,12 +70,14 @@ class Stage:
         living: cgroup and start of each process by pid.
         answers: whether each merges; None for one that does not let itself be looked at.
         asked: the questions about them.
+        command: their name.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.living: dict[int, tuple[str, int]] = {}
         self.answers: dict[int, bool | None] = {}
         self.asked: list[Question] = []
+        self.command = "one"
         monkeypatch.setattr(foreign_watch, "pids", lambda: iter(self.living))
         monkeypatch.setattr(foreign_watch, "process_of", self._process_of)
         monkeypatch.setattr(foreign_watch, "candidate", self._candidate)
@@ -96,7 +98,7 @@ class Stage:
         if pid not in self.living:
             return None
         cgroup, start = self.living[pid]
-        return Candidate(Process(pid, start), "one", cgroup, place(cgroup))
+        return Candidate(Process(pid, start), self.command, cgroup, place(cgroup))
 
     def _answer(self, questions: Iterable[Question]) -> list[tuple[Question, bool | None]]:
         self.asked += questions
@@ -251,3 +253,16 @@ def test_more_leavers_than_can_be_remembered_lead_to_a_round(stage: Stage) -> No
     stage.watch.take_domain(set(), set(), [MINE])
     stage.tick()
     assert stage.watch._rounds.missed
+
+
+def test_who_manages_ksmd_is_told_of_processes_of_the_host(stage: Stage) -> None:
+    """Any process of a pod may take the name, and the node would never be merged on."""
+    stage.command = "ksmtuned"
+    stage.begin(A, merges=False, cgroup=MINE)
+    stage.watch.ask()
+    stage.tick()
+    assert stage.watch._managers == set()
+    stage.begin(B, merges=False)
+    stage.watch.ask()
+    stage.tick()
+    assert stage.watch._managers == {"ksmtuned"}
