@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent.arrivals import Arrivals
 from ksm_operator.agent.foreign import (
     YOUNG_SECONDS,
+    Answer,
     Candidate,
     Question,
     candidate,
@@ -34,11 +35,12 @@ from ksm_operator.agent.known_mergers import KnownMergers
 from ksm_operator.agent.managers import is_of_a_manager
 from ksm_operator.agent.news import ForeignSeen
 from ksm_operator.agent.rounds import Rounds
-from ksm_operator.kernel import KsmEnterEvents, Patience, Unsupported
+from ksm_operator.agent.verdicts import MOST_CPU_SHARE, Verdict, Verdicts
+from ksm_operator.kernel import KsmEnterEvents, Patience, Process, Unsupported
 from ksm_operator.kernel.procfs import pids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from collections.abc import Set as AbstractSet
 
     from ksm_operator.agent.news import News
@@ -57,6 +59,8 @@ SLICE_SECONDS: Final = 0.2
 """Between two slices of a round that nobody waits for."""
 LISTING_SECONDS: Final = 1.0
 """Between two looks at who is new: a domain that forks all the time gives a reason all the time."""
+LISTING_MOST_SECONDS: Final = 10.0
+"""The same where it is dear to look at them: before 6.14, their ranges are read."""
 REVISIT_SECONDS: Final = 1.0
 REVISIT_CLOSELY_SECONDS: Final = 5.0
 """The same where the kernel does not say who merges: all ranges of a process are read for it."""
@@ -98,10 +102,13 @@ class ForeignWatch(threading.Thread):
         self._news = news
         self._own = own or os.getpid()
         self._revisit_seconds = REVISIT_SECONDS if shows_flag else REVISIT_CLOSELY_SECONDS
-        self._patience = Patience(merges, READ_SECONDS)
+        self._patience = Patience(self._read, READ_SECONDS)
+        self._found: queue.SimpleQueue[tuple[Process, Answer]] = queue.SimpleQueue()
         self._known = KnownMergers()
         self._announced: deque[int] = deque(maxlen=8 * AT_ONCE)
         self._arrivals = Arrivals()
+        self._verdicts = Verdicts()
+        self._spent = 0.0
         self._left: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._rounds = Rounds()
         self._round: deque[int] = deque()
@@ -225,8 +232,16 @@ class ForeignWatch(threading.Thread):
 
     def _look_at_arrivals(self) -> None:
         some = self._arrivals.take(AT_ONCE)
+        if not some:
+            return
+        self._keep_verdicts()
+        before = self._spent
         for closely in (True, False):
             self._look_once([pid for pid in some if some[pid] is closely], closely=closely)
+        self._keep_verdicts()
+        now, wait = time.monotonic(), (self._spent - before) / MOST_CPU_SHARE
+        later = max(now, self._next_listing) + wait
+        self._next_listing = min(later, now + LISTING_MOST_SECONDS)
 
     def _look_once(self, some: Iterable[int], *, closely: bool = False) -> None:
         """Look at those who were not seen to ask; one who is too young gets another turn."""
@@ -251,20 +266,53 @@ class ForeignWatch(threading.Thread):
         """
         mine = {one.process: one for one in candidates if not one.is_in(self.domain)}
         young = [process.pid for process, one in mine.items() if one.age() < YOUNG_SECONDS]
-        questions = [
-            Question(one, closely or self._known.get(one) is not None)
-            for one in mine
-            if one.pid not in young and one.pid != self._own
-        ]
-        for question, answer in self._patience.read_all(questions):
-            who, known = mine[question.process], self._known.get(question.process)
-            merging = answer
-            if merging is None:
-                # It does not let itself be looked at: what was so goes on, and merged pages tell.
-                merging = known.merging if known else closely or has_merged(who.process)
+        old = [one for one in mine if one.pid not in young and one.pid != self._own]
+        for process, merging in self._judge(old, closely=closely, asked=asked):
+            who = mine[process]
+            known = self._known.get(process) is not None
             if known or ((merging or asked) and not who.descends_from(self._own)):
                 self._known.note(who, time.monotonic(), merging=merging)
         return young
+
+    def _judge(
+        self, processes: Iterable[Process], *, closely: bool, asked: bool
+    ) -> Iterator[tuple[Process, bool]]:
+        """Give each with whether it merges; as `_look`."""
+        self._keep_verdicts()
+        now, questions = time.monotonic(), []
+        for process in processes:
+            if asked:
+                self._verdicts.accuse(process)
+            verdict = self._verdicts.get(process, now)
+            if verdict is not None:
+                yield process, verdict
+            else:
+                known = self._known.get(process) is not None
+                questions.append(Question(process, closely or known))
+        for question, answer in self._patience.read_all(questions):
+            process = question.process
+            if answer is not None:
+                yield process, answer.merging
+            elif (before := self._known.get(process)) is not None:
+                # It does not let itself be looked at: what was so goes on, and merged pages tell.
+                yield process, before.merging
+            else:
+                yield process, closely or has_merged(process)
+
+    def _read(self, question: Question) -> Answer:
+        answer = merges(question)
+        # One that took too long to be waited for must all the same not be read again and again.
+        self._found.put((question.process, answer))
+        return answer
+
+    def _keep_verdicts(self) -> None:
+        """Take what the readers found, and what that took them."""
+        now = time.monotonic()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                process, answer = self._found.get_nowait()
+                self._verdicts.keep(process, Verdict(answer.merging, answer.cpu_seconds, now))
+                self._spent += answer.cpu_seconds
 
     def _revisit(self, now: float) -> None:
         """Look again at those that were not looked at for longest."""

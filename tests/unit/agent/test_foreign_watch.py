@@ -3,6 +3,7 @@
 import os
 import queue
 import select
+import time
 from collections.abc import Iterable
 from types import SimpleNamespace
 
@@ -10,10 +11,11 @@ import pytest
 
 from ksm_operator.agent import foreign_watch
 from ksm_operator.agent.arrivals import MOST_WAITING
-from ksm_operator.agent.foreign import Candidate, Question
-from ksm_operator.agent.foreign_watch import ForeignWatch
+from ksm_operator.agent.foreign import Answer, Candidate, Question
+from ksm_operator.agent.foreign_watch import AT_ONCE, LISTING_MOST_SECONDS, ForeignWatch
 from ksm_operator.agent.placement import place
 from ksm_operator.agent.rounds import ROUND_SECONDS, ROUND_UNTOLD_SECONDS
+from ksm_operator.agent.verdicts import MOST_CPU_SHARE
 from ksm_operator.kernel import Process
 from ksm_operator.kernel.ksm_enter import Asked
 
@@ -71,6 +73,7 @@ class Stage:
         answers: whether each merges; None for one that does not let itself be looked at.
         asked: the questions about them.
         command: their name.
+        cpu_seconds: what it takes to see whether one merges.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +81,11 @@ class Stage:
         self.answers: dict[int, bool | None] = {}
         self.asked: list[Question] = []
         self.command = "one"
+        self.cpu_seconds = 0.0
         monkeypatch.setattr(foreign_watch, "pids", lambda: iter(self.living))
         monkeypatch.setattr(foreign_watch, "process_of", self._process_of)
         monkeypatch.setattr(foreign_watch, "candidate", self._candidate)
+        monkeypatch.setattr(foreign_watch, "merges", self._merges)
         self.news: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.watch = ForeignWatch("memory", self.news, self._members, shows_flag=True)  # type: ignore[arg-type]
         self.watch.take_domain({MINE}, set())
@@ -100,9 +105,16 @@ class Stage:
         cgroup, start = self.living[pid]
         return Candidate(Process(pid, start), self.command, cgroup, place(cgroup))
 
-    def _answer(self, questions: Iterable[Question]) -> list[tuple[Question, bool | None]]:
+    def _answer(self, questions: Iterable[Question]) -> list[tuple[Question, Answer | None]]:
         self.asked += questions
-        return [(one, self.answers.get(one.process.pid, False)) for one in questions]
+        return [(one, self._answer_one(one)) for one in questions]
+
+    def _answer_one(self, question: Question) -> Answer | None:
+        merging = self.answers.get(question.process.pid, False)
+        return None if merging is None else self.watch._read(question)
+
+    def _merges(self, question: Question) -> Answer:
+        return Answer(bool(self.answers.get(question.process.pid)), self.cpu_seconds)
 
     def begin(self, pid: int, *, merges: bool | None, cgroup: str = "/", start: int = OLD) -> None:
         """Have a process live."""
@@ -266,3 +278,53 @@ def test_who_manages_ksmd_is_told_of_processes_of_the_host(stage: Stage) -> None
     stage.watch.ask()
     stage.tick()
     assert stage.watch._managers == {"ksmtuned"}
+
+
+def test_a_large_one_is_not_read_at_every_look(stage: Stage) -> None:
+    """Before 6.14 that takes the kernel seconds for a large virtual machine."""
+    stage.cpu_seconds = 7.0
+    stage.begin(A, merges=True)
+    for _ in range(3):
+        assert stage.tick(A) == [A]
+    stage.watch.ask()
+    assert stage.tick() == [A]
+    assert [one.process.pid for one in stage.asked] == [A]
+
+
+def test_one_that_takes_too_long_is_not_read_at_every_look(stage: Stage) -> None:
+    """Nobody waits for its answer, which costs all the more."""
+    stage.begin(A, merges=None)
+    assert stage.tick(A) == [A]
+    question, *more = stage.asked
+    stage.cpu_seconds, stage.answers[A] = 7.0, False
+    stage.watch._read(question)
+    assert stage.tick() == [], "what the reader found in the end counts"
+    assert stage.tick(A) == [A], "it asked anew"
+    assert stage.asked == [question, *more]
+
+
+def test_where_looks_are_dear_newcomers_are_listed_more_rarely(stage: Stage) -> None:
+    """A domain that forks all the time must not have all ranges of all newcomers read."""
+    stage.cpu_seconds = 0.005
+    for pid in range(A, A + 16):
+        stage.begin(pid, merges=False)
+    before = time.monotonic()
+    stage.tick(B + 100)
+    assert stage.watch._next_listing >= before + 16 * 0.005 / MOST_CPU_SHARE
+    stage.cpu_seconds = 7.0
+    stage.begin(A + 16, merges=False)
+    stage.tick(B + 100)
+    assert stage.watch._next_listing <= time.monotonic() + LISTING_MOST_SECONDS
+
+
+def test_a_round_looks_first_at_who_is_new(stage: Stage) -> None:
+    """What is on its list is not listed as new any more, and its last slice is seconds away."""
+    for pid in range(A, A + 4 * AT_ONCE):
+        stage.begin(pid, merges=False)
+    stage.watch.ask()
+    stage.tick()
+    last = A + 4 * AT_ONCE
+    stage.begin(last, merges=True)
+    stage.watch._rounds._next = 0.0
+    assert stage.tick() == [last]
+    assert stage.watch._round, "the others have yet to be gone over"
