@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from kernel.conftest import Cgroup, Holders, wait_until
+from ksm_operator.agent import rounds
 from ksm_operator.agent.foreign_watch import ForeignWatch
 from ksm_operator.agent.news import ForeignSeen, News
 from ksm_operator.agent.state import Container, State, save
@@ -35,7 +36,30 @@ from ksm_operator.kernel.ksm_enter import INSTANCE
 from ksm_operator.kernel.tracefs import mount_tracefs
 from support import kernel
 
+FORKS = """
+import ctypes, os, pathlib, signal
+ctypes.CDLL(None).prctl(67, 1, 0, 0, 0)
+if os.fork():
+    {parent}
+path = pathlib.Path({path!r})
+path.with_suffix(".part").write_text(str(os.getpid()))
+path.with_suffix(".part").rename(path)
+signal.pause()
+"""
+ENDS = "os._exit(0)"
+CHANGES_ITS_MIND = "ctypes.CDLL(None).prctl(67, 0, 0, 0, 0); signal.pause()"
+"""What the parent does, whom alone the kernel names."""
+ASKS_BY_A_THREAD = """
+import ctypes, mmap, signal, threading
+area = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+begin = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(area)))
+call = threading.Thread(target=ctypes.CDLL(None).madvise, args=(begin, 1 << 20, 12))
+call.start()
+call.join()
+signal.pause()
+"""
 MERGES = "import ctypes, signal; ctypes.CDLL(None).prctl(67, 1, 0, 0, 0); signal.pause()"
+A_DAY = 86_400.0
 WATCHED_SECONDS = 6
 LOOPS = """
 import ctypes, mmap
@@ -169,6 +193,52 @@ def test_who_asks_is_noticed(
     if tells:
         with tracefs() as root:
             assert not (root / "instances" / instance).exists(), "something stays in the kernel"
+
+
+@pytest.fixture
+def told_watch(
+    told: None, ksmd: None, prctl: KernelFeatures, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Watched]:
+    """A watch that the kernel tells, and that goes over all processes for no other reason."""
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", A_DAY)
+    instance = f"ksm-test-{secrets.token_hex(4)}"
+    watched = Watched(lambda: KsmEnterEvents(instance), shows_flag=prctl.ksm_stat_shows_flag)
+    try:
+        wait_until(lambda: watched.sees(0) or watched.seen is not None, "the first look is over")
+        yield watched
+    finally:
+        watched.watch.close()
+
+
+@pytest.mark.parametrize("parent", [ENDS, CHANGES_ITS_MIND])
+def test_a_child_that_nobody_named_is_noticed(
+    told_watch: Watched,
+    orphan: Callable[[str], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parent: str,
+) -> None:
+    """A daemon merges for as long as it likes, and the kernel named the one that began it."""
+    monkeypatch.setattr(rounds, "ROUND_LEAST_SECONDS", A_DAY)
+    path = tmp_path / "child"
+    orphan(FORKS.format(parent=parent, path=str(path)))
+    wait_until(path.exists, "it has forked")
+    child = int(path.read_text())
+    forked = time.monotonic()
+    try:
+        wait_until(lambda: told_watch.sees(child), "the child is noticed")
+        print(f"noticed {time.monotonic() - forked:.2f} s after it was there")
+    finally:
+        end(child)
+
+
+def test_a_process_whose_thread_asked_and_ended_is_noticed(
+    told_watch: Watched, orphan: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel named a thread that nobody can find any more, and the process is not new."""
+    monkeypatch.setattr(rounds, "ROUND_LEAST_SECONDS", 1.0)
+    pid = orphan(ASKS_BY_A_THREAD)
+    wait_until(lambda: told_watch.sees(pid), "it is noticed")
 
 
 def test_what_a_killed_agent_left_is_taken_over(told: None, orphan: Callable[[str], int]) -> None:

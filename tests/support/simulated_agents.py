@@ -43,6 +43,7 @@ NOTHING: Final = Facts(
     troubles=Troubles(),
     foreign=(),
     foreign_count=0,
+    looked=True,
 )
 """A node on which nothing is asked, enrolled or wrong."""
 

@@ -27,7 +27,7 @@ from ksm_operator.agent.news import (
 from ksm_operator.agent.obey import Obedience
 from ksm_operator.agent.reconcile import Reconciler
 from ksm_operator.agent.reporter import Progress, Reporter
-from ksm_operator.agent.schedule import NEVER, Schedule
+from ksm_operator.agent.schedule import NEVER, Schedule, is_too_early
 from ksm_operator.agent.state import State, save
 from ksm_operator.agent.told import Told
 from ksm_operator.agent.view import View
@@ -109,7 +109,7 @@ class Agent:
             if self._host is not None and self._hands is not None and self._neighbours is not None
             else None
         )
-        self._beat = time.monotonic()
+        self._beat = self._began = time.monotonic()
 
     def silent_for(self) -> float:
         """Return seconds since the loop last ticked."""
@@ -195,6 +195,7 @@ class Agent:
     def _hear(self, news: News) -> None:  # noqa: C901, PLR0912 - one line per kind of news
         match news:
             case Listed() if news.source is self._watches.node:
+                self._told.listed = True
                 for item in news.items:
                     self._hear_node(item)
                 if not news.items:
@@ -252,7 +253,7 @@ class Agent:
             return
         if self._told.is_another(node):
             self._writer.forget()
-            if node.status is not None and not self._reporter.conditions:
+            if node.status is not None:
                 self._reporter.conditions = node.status.conditions
         if not self._told.hear(node):
             return
@@ -303,17 +304,23 @@ class Agent:
         """Report if that is due."""
         if not self._schedule.report_is_due(time.monotonic()):
             return
-        reconciler = self._reconciler
+        reconciler, neighbours = self._reconciler, self._neighbours
         if self._told.spec is None and not self._told.unknown:
             return
         if reconciler is not None and reconciler.is_settling():
+            return
+        if is_too_early(
+            time.monotonic() - self._began,
+            listed=self._told.listed,
+            looked=neighbours is None or neighbours.looked,
+        ):
             return
         progress = Progress(
             self._told.spec,
             self._told.unknown,
             reconciler is not None and reconciler.settled,
             reconciler.leaving if reconciler is not None else 0,
-            self._neighbours,
+            neighbours,
         )
         self._writer.offer(self._reporter.status(progress))
 

@@ -35,14 +35,18 @@ class Debt:
     limit: int
     is_held: bool
 
-    def message(self) -> str:
-        """Say what it means and what to do; empty while merging goes on."""
+    def message(self, *, others_scan: bool = False) -> str:
+        """Say what it means and what to do; empty while merging may go on.
+
+        Args:
+            others_scan: ksmd runs because somebody else has it run.
+        """
         if not self.is_held:
             return ""
+        ksmd = "somebody else has ksmd scan" if others_scan else "ksmd is stopped"
         return (
             f"Merged memory of {_gib(self.size)} would need more than the {_gib(self.limit)} left "
-            "if it came apart at once: ksmd is stopped, what is merged stays. Move pods away or "
-            "add memory."
+            f"if it came apart at once: {ksmd}, what is merged stays. Move pods away or add memory."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -95,8 +96,27 @@ class Question:
     closely: bool
 
 
-def merges(question: Question) -> bool:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found.
+
+    Attributes:
+        merging: it is mergeable now.
+        cpu_seconds: what it took to find out.
+    """
+
+    merging: bool
+    cpu_seconds: float
+
+
+def merges(question: Question) -> Answer:
     """Tell whether a process is mergeable now. May hang for as long as that process likes."""
+    before = time.thread_time()
+    merging = _merges(question)
+    return Answer(merging, time.thread_time() - before)
+
+
+def _merges(question: Question) -> bool:
     try:
         stat = read_ksm_stat(question.process)
         # Before 6.14 only counters tell, and of the last scan: nothing before the first.

@@ -54,9 +54,23 @@ MANAGERS: Final = (
     Manager("TuneD", ("tuned",), "choose a TuneD profile that leaves /sys/kernel/mm/ksm alone"),
 )
 COMMANDS: Final = frozenset(command for one in MANAGERS for command in one.commands)
+_ALONE: Final = frozenset(
+    command for one in MANAGERS if one.does_nothing_else for command in one.commands
+)
 VIRTUAL_MACHINE: Final = re.compile(r"^(qemu|kvm|CPU \d|cloud-hypervis|firecracker)")
 _UNIT: Final = re.compile(r"([^/]+\.(?:service|scope))(?:/|$)")
 RUN: Final = "write 0 to /sys/kernel/mm/ksm/run"
+
+
+def is_of_a_manager(process: Candidate) -> bool:
+    """Tell whether a process has the name of a manager, and may have it.
+
+    Any process may call itself what it likes. So one of a pod is no reason to leave the node alone;
+    those that run in pods are but named where somebody has ksmd run.
+    """
+    if process.command not in COMMANDS:
+        return False
+    return process.placement is None or process.command not in _ALONE
 
 
 def who_manages(run: int, host: Sequence[Candidate], commands: AbstractSet[str]) -> str:

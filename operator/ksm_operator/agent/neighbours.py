@@ -39,6 +39,7 @@ class Neighbours:
         isolation: whether the domain is alone.
         named: whom the status names.
         mergers: processes outside of the domain that merge now.
+        looked: the first look at the node is over.
     """
 
     def __init__(self, host: Host, news: queue.SimpleQueue[News]) -> None:
@@ -46,7 +47,7 @@ class Neighbours:
         self.named = Named()
         self.mergers: Sequence[Candidate] = ()
         self._seen: ForeignSeen | None = None
-        self._followed = False
+        self.looked = False
         self._question: int | None = None
         self._watch = ForeignWatch(
             "memory" if host.hierarchy.version == 1 else "",
@@ -86,13 +87,11 @@ class Neighbours:
         Returns:
             Whether isolation was just broken or restored, or is known for the first time.
         """
-        # Who has left may merge by himself.
-        left = (self._watch.domain - domain) & containers
-        self._watch.take_domain(domain, enrolled, look=bool(left))
+        self._watch.take_domain(domain, enrolled, (self._watch.domain - domain) & containers)
         if self._seen is None:
             return False
         now, before = time.monotonic(), self.isolation
-        first, self._followed = not self._followed, True
+        first, self.looked = not self.looked, True
         self.mergers = [
             one
             for one in self._seen.mergers
@@ -115,7 +114,7 @@ class Neighbours:
 
     def forbid_scanning(self, on_foreign_merging: str) -> bool:
         """Tell whether ksmd has to stand still; also until the first look at the node is over."""
-        return on_foreign_merging == "Pause" and (not self._followed or self.isolation.broken)
+        return on_foreign_merging == "Pause" and (not self.looked or self.isolation.broken)
 
     def others_merge(self) -> bool | None:
         """Tell whether anybody else merges, by a look that begins now; None while it goes on."""

@@ -11,7 +11,7 @@ from ksm_operator.agent.status import Judgement
 from ksm_operator.kernel.headroom import NODE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Container, Sequence
 
     from ksm_operator.agent.knobs import Troubles
     from ksm_operator.agent.observation import Observed
@@ -42,7 +42,10 @@ class Facts:
         troubles: files that could not be written.
         foreign: processes outside of the domain that asked for merging.
         foreign_count: how many.
-        held: ksmd stands still for them.
+        looked: whether anybody has looked for them yet.
+        held: ksmd has to stand still for them.
+        run: what /sys/kernel/mm/ksm/run holds; None where it cannot be read.
+        run_is_theirs: somebody else decides on that; see `run_is_theirs`.
         helper_deaths: how often the helper process died, where it dies again and again; else 0.
         exposed: which cgroups lack room for what others share with them; empty for none.
         debt: why ksmd is stopped for merge debt though it should merge; empty if it is not.
@@ -65,11 +68,24 @@ class Facts:
     troubles: Troubles
     foreign: Sequence[ForeignMerger]
     foreign_count: int
+    looked: bool
     held: bool = False
+    run: int | None = None
+    run_is_theirs: bool = False
     helper_deaths: int = 0
     exposed: str = ""
     debt: str = ""
     observed: Observed | None = None
+
+
+def run_is_theirs(yielded: Collection[str], saved: Container[str]) -> bool:
+    """Tell whether somebody else decides on whether ksmd runs.
+
+    Args:
+        yielded: files of ksmd that somebody else changed since we wrote them.
+        saved: files whose value before us is kept, which is so of all that we wrote.
+    """
+    return "run" in yielded or "run" not in saved
 
 
 def judge(facts: Facts) -> list[Judgement]:
@@ -79,9 +95,7 @@ def judge(facts: Facts) -> list[Judgement]:
 
 def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per answer
     if facts.obstacle is not None:
-        reason, message = facts.obstacle
-        known = "Unsupported" if reason == "Unsupported" else "Blocked"
-        return Judgement("Ready", False, known, message)
+        return Judgement("Ready", False, _hindrance(facts.obstacle), facts.obstacle[1])
     if facts.unknown:
         return Judgement(
             "Ready",
@@ -131,6 +145,10 @@ def _ready(facts: Facts) -> Judgement:  # noqa: C901, PLR0911 - one line per ans
             return Judgement("Ready", True, "Released", "Nothing is enrolled.")
 
 
+def _hindrance(obstacle: tuple[str, str]) -> str:
+    return "Unsupported" if obstacle[0] == "Unsupported" else "Blocked"
+
+
 def _describe_observed(observed: Observed | None) -> str:
     if observed is None:
         return "Nothing is merged; what merging would give back is being read from pods' memory."
@@ -176,17 +194,27 @@ def _released(facts: Facts) -> Judgement:
 
 
 def _isolated(facts: Facts) -> Judgement:
+    if facts.obstacle is not None:
+        message = "Nothing is merged here by the operator, and others are not looked for."
+        return Judgement("Isolated", None, _hindrance(facts.obstacle), message)
+    if not facts.looked:
+        return Judgement("Isolated", None, "Pending", "Others who merge are being looked for.")
     if facts.foreign_count == 0:
         return Judgement("Isolated", True, "NoForeignMergers", "")
-    consequence = "ksmd stands still meanwhile" if facts.held else "ksmd goes on"
     first = facts.foreign[0]
     others = f" and {facts.foreign_count - 1} more" if facts.foreign_count > 1 else ""
     return Judgement(
         "Isolated",
         False,
         "ForeignMergers",
-        f"{_who(first)}{others} asked for merging, outside of the policy; {consequence}.",
+        f"{_who(first)}{others} asked for merging, outside of the policy; {_consequence(facts)}.",
     )
+
+
+def _consequence(facts: Facts) -> str:
+    if facts.held and facts.run == 1 and facts.run_is_theirs:
+        return "somebody else has ksmd scan"
+    return "ksmd goes on" if facts.run == 1 or not facts.held else "ksmd stands still meanwhile"
 
 
 def _who(merger: ForeignMerger) -> str:

@@ -102,8 +102,11 @@ class Reporter:
         )
         self._phantom = PhantomCharge(hierarchy, self._containers) if hierarchy else None
 
-    def _facts(self, progress: Progress) -> report.Facts:
+    def _facts(self, progress: Progress, values: KsmValues | None) -> report.Facts:
         hands, spec, state = self._hands, progress.spec, self._state
+        run = values.run if values is not None else None
+        theirs = report.run_is_theirs(state.yielded, state.baseline.files)
+        debt = hands.debt if hands is not None else None
         owner = spec.owner if spec is not None else None
         former = state.owner if owner is None or state.owner != owner.uid else ""
         obstacle = self._obstacle
@@ -126,10 +129,13 @@ class Reporter:
             troubles=hands.troubles if hands is not None else Troubles(),
             foreign=named.mergers,
             foreign_count=named.count,
+            looked=progress.neighbours is not None and progress.neighbours.looked,
             held=hands.held if hands is not None else False,
+            run=run,
+            run_is_theirs=theirs,
             helper_deaths=helper.deaths if helper is not None and helper.failing else 0,
             exposed=guard.describe(hands.guard.exposed) if hands is not None else "",
-            debt=hands.debt.message() if hands is not None and hands.debt is not None else "",
+            debt=debt.message(others_scan=run == 1 and theirs) if debt is not None else "",
             observed=hands.observation.last if hands is not None else None,
         )
 
@@ -137,10 +143,9 @@ class Reporter:
         """Return the status now, and show the same figures in the metrics."""
         state, hands = self._state, self._hands
         generation = state.generation or None
-        self.conditions = conditions(
-            report.judge(self._facts(progress)), self.conditions, generation, time.time()
-        )
         values = hands.knobs.read() if hands is not None else None
+        judged = report.judge(self._facts(progress, values))
+        self.conditions = conditions(judged, self.conditions, generation, time.time())
         merging_pods = {one.pod_uid for one in state.containers.values() if one.enrolled}
         merging_containers = sum(1 for one in state.containers.values() if one.enrolled)
         pods = self._view.pod_counts(merging_pods)

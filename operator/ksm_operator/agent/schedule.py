@@ -6,9 +6,22 @@ from dataclasses import dataclass
 from typing import Final
 
 NEVER: Final = float("inf")
+START_SECONDS: Final = 5.0
+"""How long the status waits after a start for the node's object and the first look at others."""
 REPORT_SECONDS: Final = 5.0
 NEWS_REPORT_SECONDS: Final = 0.25
 """Seconds between two looks at the status: without and with something having happened."""
+
+
+def is_too_early(since_start: float, *, listed: bool, looked: bool) -> bool:
+    """Tell whether the status would say less than the one that an earlier agent left.
+
+    Args:
+        since_start: seconds since the agent's start; it does not wait for ever.
+        listed: the node's object was listed, which has the conditions and their times.
+        looked: it is known whether others merge, or nothing can be known of that.
+    """
+    return since_start < START_SECONDS and not (listed and looked)
 
 
 @dataclass(slots=True)

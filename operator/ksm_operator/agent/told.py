@@ -23,11 +23,13 @@ class Told:
         spec: what is obeyed; None before the first.
         unknown: terms of the latest spec that cannot be understood. While there are any, the spec
             before it is obeyed.
+        listed: the node's object was listed, whether or not it was there.
     """
 
     def __init__(self, state: State) -> None:
         self.spec: NodeSpec | None = None
         self.unknown: list[str] = []
+        self.listed = False
         self._state = state
         self._uid = ""
 

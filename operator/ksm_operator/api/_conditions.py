@@ -58,6 +58,7 @@ class NodeReason(StrEnum):
     # Released
     NOT_RELEASED = "NotReleased"
     # Isolated
+    PENDING = "Pending"
     NO_FOREIGN_MERGERS = "NoForeignMergers"
     FOREIGN_MERGERS = "ForeignMergers"
     # Degraded

@@ -51,4 +51,8 @@ def test_it_says_what_it_is_about() -> None:
     message = Debt(7 * GIB + 1, 6 * GIB, True).message()
     assert "7.1 GiB" in message
     assert "6.0 GiB" in message
+    assert "ksmd is stopped" in message
+    assert len(message) <= 200
+    message = Debt(7 * GIB + 1, 6 * GIB, True).message(others_scan=True)
+    assert "somebody else has ksmd scan" in message, "a standstill that is none must not be claimed"
     assert len(message) <= 200

@@ -52,6 +52,15 @@ def test_nothing_scans_before_the_first_look(neighbours: Neighbours) -> None:
     assert neighbours.manager(0) == ""
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_is_not_known_yet_is_told_apart(neighbours: Neighbours, *, is_over: bool) -> None:
+    """Before the first look nobody may say that the domain is alone."""
+    if is_over:
+        neighbours.hear(seen())
+    neighbours.follow(set(), set(), {})
+    assert neighbours.looked is is_over
+
+
 def test_a_pod_outside_of_the_domain_is_named(neighbours: Neighbours) -> None:
     """An Event says whose pod it is."""
     neighbours.hear(seen(merger(PATH)))
@@ -98,3 +107,14 @@ def test_who_manages_ksmd_is_asked_of_the_host(neighbours: Neighbours) -> None:
     assert "ksmtuned" in (neighbours.manager(0) or "")
     neighbours.hear(seen())
     assert "ksmd ran" in (neighbours.manager(1) or "")
+
+
+def test_who_leaves_the_domain_and_stays_on_the_node_is_looked_at(
+    neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that has ended cannot merge."""
+    told: list[set[str]] = []
+    neighbours.follow({"/stays", "/leaves", "/ends"}, {"/stays", "/leaves", "/ends"}, {})
+    monkeypatch.setattr(neighbours._watch, "take_domain", lambda *words: told.append(words[2]))
+    neighbours.follow({"/stays"}, {"/stays", "/leaves"}, {})
+    assert told == [{"/leaves"}]

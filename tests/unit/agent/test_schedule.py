@@ -1,10 +1,14 @@
 """When the main loop does what."""
 
+import pytest
+
 from ksm_operator.agent.schedule import (
     NEVER,
     NEWS_REPORT_SECONDS,
     REPORT_SECONDS,
+    START_SECONDS,
     Schedule,
+    is_too_early,
 )
 
 START = 1000.0
@@ -42,3 +46,15 @@ def test_the_soonest_thing_wakes_the_loop() -> None:
         schedule = at_rest()
         setattr(schedule, name, START + 1.0)
         assert schedule.soonest() == START + 1.0
+
+
+@pytest.mark.parametrize(
+    ("listed", "looked", "waits"),
+    [(True, True, False), (False, True, True), (True, False, True), (False, False, True)],
+)
+def test_a_new_agent_does_not_speak_before_it_knows(
+    *, listed: bool, looked: bool, waits: bool
+) -> None:
+    """It would reset the times of all conditions, and call a node alone that is not."""
+    assert is_too_early(0.1, listed=listed, looked=looked) is waits
+    assert not is_too_early(START_SECONDS, listed=listed, looked=looked), "nor is silent for ever"

@@ -12,7 +12,7 @@ from ksm_operator.agent.knobs import Troubles
 from ksm_operator.agent.managers import COMMANDS, who_manages
 from ksm_operator.agent.observation import Observed
 from ksm_operator.agent.releasing import Left
-from ksm_operator.agent.report import Facts, judge
+from ksm_operator.agent.report import Facts, judge, run_is_theirs
 from ksm_operator.agent.wire import ForeignMerger, NodeMemory, NodeStatus
 from ksm_operator.api import NodeReason
 from ksm_operator.kernel import Estimate, Process
@@ -146,6 +146,48 @@ def test_foreign_mergers_break_isolation() -> None:
     assert "ksmd stands still" in isolated.message
 
 
+@pytest.mark.parametrize(
+    ("change", "isolated"),
+    [
+        ({}, (True, "NoForeignMergers")),
+        ({"looked": False}, (None, "Pending")),
+        ({"obstacle": ("Unsupported", "no KSM")}, (None, "Unsupported")),
+        ({"obstacle": ("SysfsReadOnly", "ro")}, (None, "Blocked")),
+    ],
+)
+def test_nobody_is_alone_before_somebody_has_looked(
+    change: dict[str, object], isolated: tuple[bool | None, str]
+) -> None:
+    """An agent that starts beside an intruder must not say first that there is none."""
+    assert by_type(replace(FACTS, **change))["Isolated"] == isolated  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"held": True, "run": 0}, "ksmd stands still meanwhile"),
+        ({"held": True, "run": 0, "run_is_theirs": True}, "ksmd stands still meanwhile"),
+        ({"held": True, "run": 1, "run_is_theirs": True}, "somebody else has ksmd scan"),
+        ({"held": True, "run": 1}, "ksmd goes on"),
+        ({"held": False, "run": 0}, "ksmd goes on"),
+    ],
+)
+def test_a_standstill_is_claimed_of_a_ksmd_that_stands_still(
+    change: dict[str, object], words: str
+) -> None:
+    """An administrator's 1 is respected, and a release may need scans: neither is a pause."""
+    facts = replace(FACTS, foreign=[MERGER], foreign_count=1, **change)  # type: ignore[arg-type]
+    (isolated,) = [one for one in judge(facts) if one.type == "Isolated"]
+    assert words in isolated.message
+
+
+def test_whose_word_it_is_that_ksmd_runs() -> None:
+    """A node that we never wrote to runs by somebody else's, as one that was taken from us."""
+    assert run_is_theirs((), ())
+    assert run_is_theirs(("run",), ("run",))
+    assert not run_is_theirs(("sleep_millisecs",), ("run",))
+
+
 def test_reasons_are_of_the_api() -> None:
     """Programs compare reasons: the agent invents none."""
     known = {reason.value for reason in NodeReason}
@@ -157,6 +199,7 @@ def test_reasons_are_of_the_api() -> None:
         replace(FACTS, desired="Released", touched=False),
         replace(FACTS, left=[STUCK], troubles=Troubles(missing=("x",))),
         replace(FACTS, helper_deaths=3),
+        replace(FACTS, looked=False),
     ]
     assert {one.reason for facts in cases for one in judge(facts)} <= known
 
