@@ -1,7 +1,7 @@
 """In which order what was told is done: who leaves, who joins, and when nothing is done at all."""
 
 import queue
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +39,7 @@ class Hands:
         deeds: what was to be done, in order, with the containers that it is about.
         has_room: whether a release succeeds.
         takes: whether the node can be taken for an owner.
+        outgoing: who has to go though his container stays.
         has_way: whether values that the kernel refuses while pages are shared are written.
     """
 
@@ -47,10 +48,14 @@ class Hands:
     def __init__(self, state: State) -> None:
         self.deeds: list[tuple[str, frozenset[str]]] = []
         self.has_room = self.takes = self.has_way = True
+        self.outgoing: dict[str, set[Process]] = {}
         self._state = state
         nothing = SimpleNamespace(obey=lambda _: None)
         self.enrolment = SimpleNamespace(
-            consent=Consent(state), huge_pages=nothing, oldest=lambda _: None
+            consent=Consent(state),
+            huge_pages=nothing,
+            oldest=lambda _: None,
+            outgoing=lambda: self.outgoing,
         )
         self.attention = SimpleNamespace(enrol=self._enrol)
         self.departure = SimpleNamespace(step=self._release)
@@ -63,14 +68,16 @@ class Hands:
             self._state.containers[path] = Container(pod_of(path), path, {Process(2, 2)})
         return True
 
-    def _release(self, leaving: Iterable[str], *_: object) -> bool:
+    def _release(self, leaving: Iterable[str], reserve: int, only: Collection[str] = ()) -> bool:
+        assert reserve == POLICY.release_reserve_percent
         paths = frozenset(leaving)
         if not paths:
             return True
         self.deeds.append(("release", paths))
         if self.has_room:
-            for path in paths:
+            for path in paths.difference(only):
                 del self._state.containers[path]
+            self.outgoing.clear()
         return self.has_room
 
     def _observe(self, wanted: Iterable[str], *_: object) -> None:
@@ -187,6 +194,23 @@ def test_nobody_joins_before_everybody_has_left(node: OneNode) -> None:
     assert list(deeds) == ["accept", "release", "enrol"]
     assert deeds["enrol"] == {NEW}
     assert node.reconciler.leaving == 0
+
+
+def test_who_goes_from_a_container_that_stays_keeps_nobody_out(node: OneNode) -> None:
+    """He is of the domain, and may take for ever where there is no room."""
+    node.hands.outgoing = {OLD: {Process(1, 1)}}
+    node.hands.has_room = False
+    done, deeds = node.step()
+    assert not done, "he is tried again"
+    assert deeds["release"] == {OLD}
+    assert deeds["enrol"] == {OLD, NEW}
+    assert node.reconciler.settled
+    assert node.reconciler.leaving == 0
+
+    node.hands.has_room = True
+    done, deeds = node.step()
+    assert done
+    assert OLD in node.state.containers
 
 
 def test_nobody_joins_before_the_namespaces_are_known(node: OneNode) -> None:
