@@ -1,42 +1,26 @@
-"""Enrols the processes of containers, keeping the record straight; `releasing` undoes it."""
+"""Follows containers: who is to merge, and who no longer; `enrolling` and `releasing` do it."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ksm_operator.agent.admission import NO_HEADROOM, may_join
 from ksm_operator.agent.cgroups import living_in, processes_in
 from ksm_operator.agent.consent import Consent
+from ksm_operator.agent.enrolling import Enrolling
 from ksm_operator.agent.huge_pages import HugePages
-from ksm_operator.agent.record import adopt, adopt_all, keep_what_holds
+from ksm_operator.agent.record import adopt_all
 from ksm_operator.agent.releasing import FAILED, Releasing
 from ksm_operator.agent.seen import Seen
 from ksm_operator.agent.state import Container
-from ksm_operator.agent.verification import Verification, look_at
+from ksm_operator.agent.verification import Verification
 from ksm_operator.agent.withdrawal import Withdrawal
-from ksm_operator.kernel import (
-    Advised,
-    AlreadyMergeable,
-    Enrolled,
-    Intent,
-    KernelError,
-    Postponed,
-    Process,
-    ProcessGone,
-    Refused,
-    SkipReason,
-    carry_out_many,
-    is_alive,
-    read_status,
-    share_memory,
-)
-from ksm_operator.kernel.enrol import NOTHING_TO_MARK
+from ksm_operator.kernel import Process, SkipReason, is_alive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
     from ksm_operator.agent.host import Host
     from ksm_operator.agent.metrics import Metrics
@@ -45,20 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TURN_SECONDS: Final = 2.0
-"""Work on one container, after which the others have their turn: a thread that gets no processor
-may keep us waiting for seconds, and a container may have hundreds of them."""
-AT_ONCE: Final = 8
-"""Most processes handed to the helper together; between two such lots the turn may end."""
-QUICK_SECONDS: Final = 0.02
-"""For one process: those after it are handed over in larger lots."""
-LATER: Final = "Later"
-HELPER_RESTARTED: Final = "HelperRestarted"
-"""Why a process was put off whose visitor died; see `Helper.call`."""
-
 
 class Enrolment:
-    """Changes processes, and the state with them.
+    """Has containers attended to, and keeps the record of them.
 
     Attributes:
         state: what is remembered; replaced as a whole when everything was given back.
@@ -80,7 +53,7 @@ class Enrolment:
         self.huge_pages = HugePages()
         self._host = host
         self._save = save
-        self._metrics = metrics
+        self._enrolling = Enrolling(host, metrics, self.huge_pages, self.consent)
         self._releasing = Releasing(host, state, save, metrics)
         self.withdrawal = Withdrawal(host, state, self._releasing)
         self._verification = Verification(host, self._releasing, self.huge_pages, self.consent)
@@ -163,13 +136,13 @@ class Enrolment:
             container = self.state.containers[path] = Container(pod_uid, path)
         # The youngest first: of a runtime's processes it is the one that becomes the program, and
         # the others end in a moment.
-        intents = self._prepare_all((*reversed(new), *grown), container, seen, fresh=fresh)
+        intents = self._enrolling.prepare((*reversed(new), *grown), container, seen, fresh=fresh)
         # On record before the first of them is done.
         for intent in intents:
             container.put(intent.process, intent.marks)
         if intents:
             self._save()
-        done = self._carry_out_all(intents, container, seen, fresh=fresh)
+        done = self._enrolling.carry_out(intents, container, seen, fresh=fresh)
         if fresh and _nobody_was_asked(container, seen, new):
             # Nobody can have inherited it. A record of anything else stays: a process that took the
             # call and ended may have left a child behind, which only this record tells from one
@@ -190,140 +163,12 @@ class Enrolment:
             )
         return bool(seen.postponed)
 
-    def _prepare_all(
-        self, processes: Iterable[Process], container: Container, seen: Seen, *, fresh: bool
-    ) -> list[Intent]:
-        """Prepare as many as half a turn allows, so that something is carried out in the other."""
-        ends, intents = time.monotonic() + TURN_SECONDS / 2, []
-        for process in processes:
-            if time.monotonic() > ends:
-                if process not in container.enrolled:
-                    seen.postponed[process] = LATER
-                continue
-            intent = self._prepare(process, container, seen, fresh=fresh)
-            if intent is not None:
-                intents.append(intent)
-        return intents
-
     def _is_kept_out(self, path: str, new: Iterable[Process], seen: Seen) -> bool:
         """Whether a container has no room to merge in, for now."""
         if may_join(self._host.hierarchy, path):
             return False
         for process in new:
             seen.skip(process, NO_HEADROOM)
-        return True
-
-    def _carry_out_all(
-        self, intents: Sequence[Intent], container: Container, seen: Seen, *, fresh: bool
-    ) -> list[Intent]:
-        """Do what was prepared, as far as one turn goes: the loop must not stand still for it."""
-        ends = time.monotonic() + TURN_SECONDS / 2
-        done: list[Intent] = []
-        left, lot = list(intents), 1
-        while left:
-            some, left, started = left[:lot], left[lot:], time.monotonic()
-            if started > ends:
-                for intent in (*some, *left):
-                    keep_what_holds(intent.process, container)
-                    seen.postponed[intent.process] = LATER
-                break
-            results = carry_out_many(some, self._host.tracer)
-            seconds = (time.monotonic() - started) / len(some)
-            # One that is slow is waited for by the loop, so the next may not be many.
-            lot = min(2 * lot, AT_ONCE) if seconds < QUICK_SECONDS else 1
-            for intent, result in zip(some, results, strict=True):
-                if isinstance(result, AlreadyMergeable) and _is_done(intent.process, done):
-                    continue
-                if self._is_enrolled(intent.process, result, container, seen, fresh=fresh):
-                    self._metrics.enrol_seconds.observe(seconds)
-                    done.append(intent)
-        return done
-
-    def _prepare(
-        self, process: Process, container: Container, seen: Seen, *, fresh: bool
-    ) -> Intent | None:
-        """Find out what is to be done with a process, and note why nothing is."""
-        on_record = process in container.enrolled
-        try:
-            status = read_status(process.pid)
-            look = look_at(process, status)
-            prepared = self.huge_pages.prepare(
-                process,
-                self._host.features,
-                container.marks.get(process) or seen.by_ranges.get(process),
-                look.anonymous_bytes,
-                asked=seen.asked,
-            )
-            reason = self.consent.why_not(container.path, status)
-            if reason is not None and isinstance(prepared, Intent):
-                raise Refused(process.pid, reason)
-        except ProcessGone:
-            container.enrolled.discard(process)
-            return None
-        except KernelError as error:
-            if not on_record:
-                self._put_off(process, error, seen)
-            elif isinstance(error, Postponed) and error.reason == NOTHING_TO_MARK:
-                seen.looks[process] = look
-            return None
-        if isinstance(prepared, AlreadyMergeable):
-            self._found_merging(process, container, fresh=fresh)
-            return None
-        seen.looks[process] = look
-        seen.note_age(process, process.age())
-        return prepared
-
-    def _put_off(self, process: Process, error: KernelError, seen: Seen) -> None:
-        if isinstance(error, Refused):
-            seen.skip(process, str(error.reason))
-        elif isinstance(error, Postponed) and error.reason == NOTHING_TO_MARK:
-            seen.skip(process, error.reason)
-        elif isinstance(error, Postponed):
-            seen.postponed[process] = error.reason
-            log.debug("process postponed", extra={"pid": process.pid, "reason": error.reason})
-        else:
-            self._metrics.errors.labels("enrol").inc()
-            seen.skipped[process] = FAILED
-            log.warning("process not enrolled", extra={"pid": process.pid, "error": str(error)})
-
-    def _found_merging(self, process: Process, container: Container, *, fresh: bool) -> None:
-        """Put one on record that merges as a whole, whoever asked for that."""
-        container.drop(process)
-        try:
-            if not fresh and adopt(process, container):
-                return
-        except KernelError:
-            return
-        container.own.add(process)
-        log.info("process was mergeable before", extra={"pid": process.pid})
-
-    def _is_enrolled(
-        self,
-        process: Process,
-        result: Enrolled | Advised | AlreadyMergeable | KernelError,
-        container: Container,
-        seen: Seen,
-        *,
-        fresh: bool,
-    ) -> bool:
-        """Put on record what became of it; tells whether it merges because of us."""
-        if isinstance(result, KernelError):
-            seen.looks.pop(process, None)
-            if isinstance(result, Postponed) and result.reason == HELPER_RESTARTED:
-                # The process may be about to make the call by itself: the next look tells.
-                self._put_off(process, result, seen)
-                return False
-            # The call may have been made before something came between.
-            if keep_what_holds(process, container):
-                return True
-            if not isinstance(result, ProcessGone):
-                self._put_off(process, result, seen)
-            return False
-        if isinstance(result, AlreadyMergeable):
-            self._found_merging(process, container, fresh=fresh)
-            return False
-        if isinstance(result, Advised):
-            container.put(process, result.marks)
         return True
 
     def prune(self) -> None:
@@ -406,11 +251,6 @@ def _forget_dead(
     container.own = {one for one in container.own if one in alive or is_alive(one)}
     for process in ended:
         container.marks.pop(process, None)
-
-
-def _is_done(process: Process, done: Iterable[Intent]) -> bool:
-    """Whether one that has begun to merge since it was prepared does so by what was just done."""
-    return any(share_memory(process, intent.process) for intent in done)
 
 
 def _nobody_was_asked(container: Container, seen: Seen, new: Iterable[Process]) -> bool:
