@@ -7,9 +7,11 @@ one that has no room, and one outside of the domain.
 """
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from cluster.operator_release import AGENT_LABEL, AGENT_SELECTOR, NAMESPACE
 from cluster.pods import INTRUDE, pod
 from cluster.stage import Stage
 from cluster.traces import CLUSTER, traces
+from ksm_operator.agent.agent import RESYNC_SECONDS
 
 KERNELS = ("6.12", "7")
 SECONDS = 300
@@ -28,6 +31,11 @@ SECONDS = 300
 
 LOOK_SECONDS = 4
 """Between two looks at it: each takes a second of its processor."""
+
+EXECS = 4
+LOOKS = 3
+"""Two execs of which a resync sees either are as far apart as two resyncs, but for how late the
+first one was seen."""
 
 PAGE = 4096
 MEBIBYTE = 1 << 20
@@ -233,7 +241,14 @@ def _kill_agent(stage: Stage, guest: Guest, _namespace: str) -> None:
 
 
 def _exec(stage: Stage, guest: Guest, namespace: str) -> None:
-    """A process that enters a container which was seen to merges too."""
+    """A process that enters a container which was seen to merges too, and not by the resync."""
+    merged = [_merging_exec(stage, guest, namespace) for _ in range(EXECS)]
+    pauses = [later - earlier for earlier, later in pairwise(merged)]
+    assert min(pauses) < RESYNC_SECONDS - LOOKS * LOOK_SECONDS, pauses
+
+
+def _merging_exec(stage: Stage, guest: Guest, namespace: str) -> float:
+    """Start a process by kubectl exec, and return when it was seen to merge."""
     containers = _containers(stage.kubectl, namespace, "pod-0")
     before = _same(guest.look().of(containers))
     entered = stage.kubectl.start("exec", "-n", namespace, "pod-0", "--", "sleep", "1000000")
@@ -248,6 +263,7 @@ def _exec(stage: Stage, guest: Guest, namespace: str) -> None:
             "what kubectl exec has started merges",
             poll=LOOK_SECONDS,
         )
+        return time.monotonic()
     finally:
         entered.kill()
         entered.wait()

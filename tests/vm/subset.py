@@ -91,6 +91,9 @@ FOREIGN = (
 )
 """Others who merge, or write to ksmd's files: where the kernel does not say who is mergeable."""
 
+EXECS = ("test_agent_execs.py", "test_exec_watch.py")
+"""Who joins a container, which on version 2 no file of a cgroup shows."""
+
 PAYERS = ("test_agent_phantom.py", "test_payers.py")
 """Who pays: where the kernel's own mark of merged pages cannot be believed."""
 
@@ -214,14 +217,14 @@ RUNC = ("test_runc.py",)
 
 SUBSETS: dict[str, tuple[str, ...]] = {
     "7": (
-        *(*ANYWHERE, *FANOTIFY, *LIMITS, *GUARDED, *PRCTL, *RUNC, *NODE_COMMAND),
+        *(*ANYWHERE, *FANOTIFY, *EXECS, *LIMITS, *GUARDED, *PRCTL, *RUNC, *NODE_COMMAND),
         *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64, *RELEASED_AT_A_LIMIT),
         "test_merged_pages.py::test_which_pages_are_merged",
         "test_enrol.py",
         "test_frozen.py",
     ),
     "6.12": (
-        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *ENROLLED_AND_RELEASED),
+        *(*ANYWHERE, *FANOTIFY, *EXECS, *PAYERS, *PRCTL, *ENROLLED_AND_RELEASED),
         *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES, *FOREIGN),
         "test_duplicates.py",
     ),
