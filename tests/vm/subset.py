@@ -65,6 +65,7 @@ AGENT_BY_RANGES = (
 
 AGENT_BY_PRCTL = (
     "test_agent_enrolment.py::test_a_child_of_a_process_that_ended_after_the_call_is_ours",
+    "test_agent_enrolment.py::test_one_that_lost_merging_by_its_exec_is_enrolled_again",
     "test_agent_enrolment.py::test_what_asked_for_merging_before_us_is_its_own",
     "test_agent_enrolment.py::test_a_container_in_which_nobody_may_merge_leaves_no_record",
     "test_agent_enrolment.py::test_a_release_that_is_put_off_half_way_goes_on",
