@@ -19,7 +19,7 @@ from ksm_operator.agent.newborn import GROWN_UP
 from support import kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from benchmarks.agent.containers import Answer, PodTree, Runtime, Started
@@ -220,10 +220,10 @@ def wait_until_merging(node: PlayedNode) -> None:
         time.sleep(0.1)
 
 
-def versions_of(runtimes: Sequence[Path]) -> list[str]:
+def versions_of(runtimes: Iterable[Sequence[str]]) -> list[str]:
     """Return which version of each runtime is measured."""
     lines = []
     for one in runtimes:
-        done = subprocess.run([str(one), "--version"], capture_output=True, text=True, check=True)
+        done = subprocess.run([*one, "--version"], capture_output=True, text=True, check=True)
         lines.append(done.stdout.splitlines()[0])
     return lines

@@ -213,8 +213,9 @@ HUGE_PAGES = (
 )
 """Where every program gets huge pages: Debian's kernels say `always`."""
 
-RUNC = ("test_runc.py",)
-"""The same in containers, with a limit and without prctl among their calls; x86-64."""
+RUNC = ("test_runc.py", "test_runtime_init.py")
+"""The same in containers, with a limit and without prctl among their calls, and from the first
+instruction of their programs on, whether runc or crun makes them; x86-64."""
 
 SUBSETS: dict[str, tuple[str, ...]] = {
     "7": (
