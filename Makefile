@@ -88,7 +88,7 @@ bench-kernel: setup ## Measure the kernel layer: stops, stalls, rates (root, gcc
 	@PYTHONPATH=.:tests $(RUN) python -m benchmarks.kernel
 
 .PHONY: bench-agent
-bench-agent: setup needs ## Measure the agent: new containers, edits, at rest (root, gcc; crun if installed)
+bench-agent: setup needs ## Measure the agent: new containers, edits, at rest (root, gcc)
 	@PYTHONPATH=.:tests:hack/local-cluster:hack/vm $(RUN) python -m benchmarks.agent $(BENCH_ARGS)
 
 .PHONY: bench-controller

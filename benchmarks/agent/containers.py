@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.kernel.cgroupfs import parse_mountinfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ksm_operator.kernel import Hierarchy
 
@@ -112,35 +112,29 @@ class Runtime:
         name: the program's.
     """
 
-    def __init__(self, program: Path, first: Path, folder: Path, tree: PodTree) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], first: Path, folder: Path, tree: PodTree
+    ) -> None:
         """Use a runtime.
 
         Args:
-            program: the runtime.
+            name: the runtime's.
+            command: what runs it.
             first: what its containers run.
             folder: for bundles and output.
             tree: where its containers' cgroups are.
         """
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self.name = program.name
-        self._command = (str(program), "--root", str(folder / f"{program.name}-state"))
+        self.name = name
+        self._command = (*command, "--root", str(folder / f"{name}-state"))
         self._folder = folder
         self._tree = tree
         self._running: list[Started] = []
         self._root = folder / "root"
         if not self._root.exists():
-            for name in ("proc", "dev"):
-                (self._root / name).mkdir(parents=True)
+            for folder_of_root in ("proc", "dev"):
+                (self._root / folder_of_root).mkdir(parents=True)
             shutil.copy(first, self._root / "first")
-
-    def works(self) -> bool:
-        """Whether it can make a container here: crun wants no mixture of cgroup versions."""
-        try:
-            self.start("00000000-0000-0000-0000-000000000000")
-        except subprocess.CalledProcessError:
-            return False
-        self.end()
-        return True
 
     def start_all(self, pod_uids: Iterable[str]) -> list[Started]:
         """Create and start one more container of each of these pods, all at once."""

@@ -11,6 +11,8 @@ LABEL = "local-cluster.ksm-operator.dev/kernel"
 
 IMAGE = "localhost/ksm-operator-busybox:1"
 NAMESPACE = "ksm-operator-tests-eyes-{kernel}"
+EYES = "ksm-operator-tests-eyes"
+"""Label of the pod that looks."""
 
 # Without programs for what a shell does by itself: each costs an emulated machine milliseconds.
 _LOOK = """
@@ -137,6 +139,7 @@ class Guest:
         metadata = {"name": self.eyes, "labels": {OF_TESTS: "true"}}
         self._kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         pod = placed("eyes", self.eyes, self.kernel, "sleep 1000000")
+        pod["metadata"]["labels"] = {EYES: "open"}
         pod["spec"] |= {"hostPID": True, "hostNetwork": True}
         pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
         self._kubectl.apply(pod)
@@ -146,6 +149,14 @@ class Guest:
         self._kubectl(
             *("wait", "--for=condition=Ready", "pods", "--all", "-n", namespace),
             f"--timeout={seconds}s",
+            timeout=seconds + 10,
+        )
+
+    def drain(self, seconds: int) -> None:
+        """Drain the node, as a person does before its maintenance; the pod that looks stays."""
+        self._kubectl(
+            *("drain", self.node, "--ignore-daemonsets", "--force", "--delete-emptydir-data"),
+            *(f"--pod-selector={EYES}!=open", f"--timeout={seconds}s"),
             timeout=seconds + 10,
         )
 

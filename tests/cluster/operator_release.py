@@ -55,10 +55,12 @@ def install(kubectl: Kubectl, helm: Command, *arguments: str) -> None:
     )
 
 
-def uninstall(helm: Command) -> None:
+def uninstall(helm: Command, *arguments: str) -> None:
     """Uninstall the release, as the README says."""
     helm(
-        *("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "5m"), timeout=320
+        *("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "5m"),
+        *arguments,
+        timeout=320,
     )
 
 

@@ -205,8 +205,23 @@ class OwnNode:
         """The uid of a policy of that name."""
         return self._uids[policy]
 
-    def grant(self, policy: str, namespace: str, state: str = "Merging", **ksmd: Any) -> int:
+    def grant(
+        self,
+        policy: str,
+        namespace: str,
+        state: str = "Merging",
+        *,
+        huge_pages: str = "Auto",
+        **ksmd: Any,
+    ) -> int:
         """Write into the KSMNode that a policy has the node, and selects a namespace.
+
+        Args:
+            policy: which.
+            namespace: the one that it selects.
+            state: what the node is to do.
+            huge_pages: as in a KSMPolicy.
+            ksmd: its fields there.
 
         Returns:
             The generation of that.
@@ -218,7 +233,12 @@ class OwnNode:
                 "owner": {"name": policy, "uid": uid, "generation": number},
                 "grantedAt": "2026-01-01T00:00:00Z",
                 "desiredState": state,
-                "policy": {"namespaces": [namespace], "ksmd": ksmd, "releaseReservePercent": 0},
+                "policy": {
+                    "namespaces": [namespace],
+                    "enrollment": {"hugePages": huge_pages},
+                    "ksmd": ksmd,
+                    "releaseReservePercent": 0,
+                },
             }
         )
 

@@ -1,6 +1,7 @@
 """Pods that hold real memory, and their processes as the host sees them."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ ctypes.CDLL(None).prctl(67, 1, 0, 0, 0)
 signal.pause()
 """
 """What asks for merging by itself, as any pod may (PR_SET_MEMORY_MERGE)."""
+
+STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,9 @@ def _cgroups(pod_uid: str, container: str) -> list[Path]:
 
 def pids_of(manifest: dict[str, Any]) -> list[int]:
     """The host's pids of a running pod's containers (its sandbox is not among them)."""
-    statuses = manifest.get("status", {}).get("containerStatuses", [])
+    of_all = manifest.get("status", {})
     found: list[int] = []
-    for status in statuses:
+    for status in chain.from_iterable(of_all.get(kind, ()) for kind in STATUSES):
         container = status.get("containerID", "").rpartition("/")[2]
         for folder in _cgroups(manifest["metadata"]["uid"], container) if container else []:
             for inner in (folder, *folder.glob("**/")):

@@ -105,6 +105,32 @@ def test_an_uninstall_gives_everything_back_and_keeps_the_policies(
     assert all_merge(pods), "the kept policy works with the next installation"
 
 
+def test_an_uninstall_without_hooks_leaves_everything_to_the_next_installation(
+    stage: Stage, helm: Command
+) -> None:
+    """Nobody scans where nobody minds, and who comes next knows whose memory merges."""
+    kubectl, namespace = stage.kubectl, stage.namespace()
+    pods = stage.pods(namespace, 2)
+    policy = stage.policy()
+    stage.wait_until_ready(policy)
+    wait_until(lambda: kernel.counter("pages_sharing") > 1000, 60, "pages are shared")
+    shared = kernel.counter("pages_sharing")
+    try:
+        operator_release.uninstall(helm, "--no-hooks")
+        wait_until(lambda: not _agent_names(stage), 60, "the agent is gone")
+        assert kernel.counter("run") == 0
+        assert all_merge(pods)
+        assert kernel.counter("pages_sharing") > 0.8 * shared
+    finally:
+        operator_release.install(kubectl, helm)
+    wait_until(lambda: kernel.counter("run") == 1, 60, "the next agent goes on")
+    stage.wait_until_ready(policy)
+    assert all_merge(pods)
+    stage.delete_policies()
+    assert none_merges(pods), "the next installation gives back what the former one took"
+    assert_unharmed(kubectl, namespace, pods)
+
+
 def test_an_uninstall_finishes_what_was_damaged(stage: Stage, fleet: Fleet, helm: Command) -> None:
     """People uninstall what is broken: no controller, no Lease, a node that nobody speaks to."""
     kubectl = stage.kubectl

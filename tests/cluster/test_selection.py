@@ -9,6 +9,7 @@ import pytest
 
 from cluster.command import holds_for, wait_until
 from cluster.pods import (
+    IMAGE,
     Process,
     all_merge,
     assert_unharmed,
@@ -25,6 +26,12 @@ FOLLOW_SECONDS = 30
 """A pod that leaves gives its merged pages back first, which takes its time."""
 REPORT_SECONDS = 90
 """A node speaks at most once a minute."""
+ENDS_WHEN_IT_MERGES = """
+import ctypes, time
+while ctypes.CDLL(None).prctl(68, 0, 0, 0, 0) != 1:
+    time.sleep(0.05)
+"""
+"""It asks the kernel itself (PR_GET_MEMORY_MERGE): from outside one might come too late."""
 
 
 def _merging(them: list[Process], describe: str) -> None:
@@ -54,6 +61,35 @@ def test_the_pod_selector_follows_labels(stage: Stage) -> None:
     stage.edit(policy, podSelector={"matchLabels": {"app": "old"}})
     _merging(web, "the pod that the edited selector selects")
     _released(db, "the pod that it selects no more")
+    assert_unharmed(kubectl, namespace, everyone)
+
+
+def test_init_and_ephemeral_containers_merge_too(stage: Stage) -> None:
+    """A pod is more than its main containers, and whoever debugs one holds its memory again."""
+    kubectl, namespace = stage.kubectl, stage.namespace()
+    stage.pods(namespace, 1)
+    stage.wait_until_ready(stage.policy())
+    manifest = pod("whole-0", namespace)
+    (main,) = manifest["spec"]["containers"]
+    command = ["python3", "-c", ENDS_WHEN_IT_MERGES]
+    manifest["spec"]["initContainers"] = [{**main, "name": "first", "command": command}]
+    kubectl.apply(manifest)
+    # Its main container starts only after the init container has merged.
+    everyone = wait_for_pods(kubectl, namespace, 2)
+    _merging(everyone, "the main containers")
+
+    kubectl(
+        *("debug", "-n", namespace, "whole-0", f"--image={IMAGE}", "--container=debugger"),
+        *("--image-pull-policy=IfNotPresent", "--profile=restricted", "--attach=false"),
+        *("--", "python3", "-c", "import signal; signal.pause()"),
+    )
+    debugger = wait_until(
+        lambda: [one for one in processes(kubectl, namespace, "whole-0") if one not in everyone],
+        FOLLOW_SECONDS,
+        "the ephemeral container runs",
+    )
+    _merging(debugger, "the ephemeral container")
+    assert all_merge(everyone)
     assert_unharmed(kubectl, namespace, everyone)
 
 

@@ -3,13 +3,15 @@
 What the other tests prove part by part on the first node is proved here at once, on the whole way
 that a policy takes: granted, enrolled, merged, told, released; and with a container that comes
 late, an agent that is killed, a process that kubectl exec starts, a pod that leaves and comes back,
-one that has no room, and one outside of the domain.
+one that has no room, and one outside of the domain; and with a node that is drained.
 """
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from cluster.operator_release import AGENT_LABEL, AGENT_SELECTOR, NAMESPACE
 from cluster.pods import INTRUDE, pod
 from cluster.stage import Stage
 from cluster.traces import CLUSTER, traces
+from ksm_operator.agent.agent import RESYNC_SECONDS
 
 KERNELS = ("6.12", "7")
 SECONDS = 300
@@ -28,6 +31,11 @@ SECONDS = 300
 
 LOOK_SECONDS = 4
 """Between two looks at it: each takes a second of its processor."""
+
+EXECS = 4
+LOOKS = 3
+"""Two execs of which a resync sees either are as far apart as two resyncs, but for how late the
+first one was seen."""
 
 PAGE = 4096
 MEBIBYTE = 1 << 20
@@ -145,6 +153,8 @@ def test_all_that_happens_on_a_node(kubectl: Kubectl) -> None:
     with _nodes(kubectl, *KERNELS) as guests, ThreadPoolExecutor(len(guests)) as pool:
         for done in [pool.submit(_go_all_the_way, one, kubectl, steps) for one in guests]:
             done.result()
+        for done in [pool.submit(_drain, one, kubectl) for one in guests]:
+            done.result()
 
 
 class NodeStage(Stage):
@@ -233,7 +243,14 @@ def _kill_agent(stage: Stage, guest: Guest, _namespace: str) -> None:
 
 
 def _exec(stage: Stage, guest: Guest, namespace: str) -> None:
-    """A process that enters a container which was seen to merges too."""
+    """A process that enters a container which was seen to merges too, and not by the resync."""
+    merged = [_merging_exec(stage, guest, namespace) for _ in range(EXECS)]
+    pauses = [later - earlier for earlier, later in pairwise(merged)]
+    assert min(pauses) < RESYNC_SECONDS - LOOKS * LOOK_SECONDS, pauses
+
+
+def _merging_exec(stage: Stage, guest: Guest, namespace: str) -> float:
+    """Start a process by kubectl exec, and return when it was seen to merge."""
     containers = _containers(stage.kubectl, namespace, "pod-0")
     before = _same(guest.look().of(containers))
     entered = stage.kubectl.start("exec", "-n", namespace, "pod-0", "--", "sleep", "1000000")
@@ -248,6 +265,7 @@ def _exec(stage: Stage, guest: Guest, namespace: str) -> None:
             "what kubectl exec has started merges",
             poll=LOOK_SECONDS,
         )
+        return time.monotonic()
     finally:
         entered.kill()
         entered.wait()
@@ -295,6 +313,52 @@ def _intrude(stage: Stage, guest: Guest, _namespace: str) -> None:
     assert (isolated["status"], isolated["reason"]) == ("False", "ForeignMergers")
     stage.kubectl("delete", "pod", "intruder", "-n", other)
     runs("1", "the domain is alone again")
+
+
+def _drain(guest: Guest, kubectl: Kubectl) -> None:
+    """A node is emptied for its maintenance: nothing stays merged there, and its agent waits."""
+    with NodeStage(kubectl, guest.node) as stage:
+        namespace = stage.namespace()
+        _start_pods(stage, guest, namespace, "pod-0", "pod-1")
+        policy = stage.policy(
+            nodeSelector={"matchLabels": {"kubernetes.io/hostname": guest.node}},
+            ksmd={"cpuLimit": "1"},
+            enrollment={"hugePages": "Split"},
+        )
+        stage.wait_until_ready(policy, timeout=SECONDS)
+        wait_until(lambda: _saving(stage), SECONDS, "the KSMNode says what is saved")
+        before = [one["metadata"]["uid"] for one in _agents(stage)]
+
+        stage.kubectl("cordon", guest.node)
+        assert _saving(stage), "pods that run there merge as before"
+        guest.drain(SECONDS)
+        wait_until(lambda: _is_at_rest(guest), SECONDS, "ksmd rests", poll=LOOK_SECONDS)
+        wait_until(lambda: _saves_nothing(stage), SECONDS, "the KSMNode says that it is empty")
+        assert stage.node_ready_reason() == "Merging"
+        assert [one["metadata"]["uid"] for one in _agents(stage)] == before
+        stage.wait_until_ready(policy, timeout=SECONDS)
+
+        stage.kubectl("uncordon", guest.node)
+        _start_pods(stage, guest, namespace, "pod-2")
+        back = _containers(kubectl, namespace, "pod-2")
+        wait_until(
+            lambda: {one.merges for one in guest.look().of(back)} == {True},
+            SECONDS,
+            "who comes to the node again merges",
+            poll=LOOK_SECONDS,
+        )
+        _release(stage, guest)
+
+
+def _is_at_rest(guest: Guest) -> bool:
+    view = guest.look()
+    merged = [one for one in view.processes if one.merges or one.merged_pages]
+    return not merged and view.settings["run"] == "0"
+
+
+def _saves_nothing(stage: Stage) -> bool:
+    status = stage.node_status()
+    return bool(status["memory"]["savedBytes"] == 0 and status["pods"]["matched"] == 0)
 
 
 def _release(stage: Stage, guest: Guest) -> None:

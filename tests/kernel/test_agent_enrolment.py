@@ -25,6 +25,16 @@ from ksm_operator.kernel import (
 )
 from support import kernel
 
+DROPS_MERGING_ON_EXEC = """
+import ctypes, os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+ctypes.CDLL(None).prctl(67, 0, 0, 0, 0)
+program = "import sys; print('another program', flush=True); sys.stdin.readline()"
+os.execv(sys.executable, [sys.executable, "-u", "-c", program])
+"""
+"""A process that becomes another program as on those kernels."""
+
 
 @pytest.fixture
 def make_enrolment(hierarchy: Hierarchy, prctl: KernelFeatures) -> MakeEnrolment:
@@ -54,6 +64,29 @@ def test_a_child_of_a_process_that_ended_after_the_call_is_ours(
         pass
     assert path not in enrolment.state.containers
     assert not kernel.merge_any(child)
+
+
+def test_one_that_lost_merging_by_its_exec_is_enrolled_again(
+    start: Start, tracer: Tracer, cgroup: Cgroup, make_enrolment: MakeEnrolment
+) -> None:
+    """Linux 6.4 to 6.6 drop it there, so that the runtime's init is enrolled in vain."""
+    target = start(code=DROPS_MERGING_ON_EXEC)
+    cgroup.add(target.pid)
+    enrolment, path = make_enrolment(tracer, cgroup)
+    attend(enrolment, path)
+    assert kernel.merge_any(target.pid)
+    target.tell("go on")
+    assert target.line() == "another program"
+    assert not kernel.merge_any(target.pid), "what the test is about: it merges no more"
+
+    attend(enrolment, path)
+
+    assert kernel.merge_any(target.pid)
+    container = enrolment.state.containers[path]
+    assert container.enrolled == {target.process}
+    assert not container.own
+    release_all(enrolment, path)
+    assert not kernel.merge_any(target.pid)
 
 
 def test_what_asked_for_merging_before_us_is_its_own(

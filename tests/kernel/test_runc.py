@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from kernel.conftest import intact
-from kernel.containers import Runtime, find_runc
+from kernel.containers import Runtime, require_runtime
 from kernel.test_release import MIB, merge, mergeable_ranges, merged
 from ksm_operator.kernel import Hierarchy, Tracer, memory_headroom, release
-from support import kernel, machine
+from support import kernel
 
 
 @pytest.fixture
@@ -18,10 +18,7 @@ def runtime(
     ksm: None, hierarchy: Hierarchy, tmp_path: Path, holder_program: Path
 ) -> Iterator[Runtime]:
     """What starts containers; they are removed with the test."""
-    runc = find_runc()
-    if runc is None:
-        machine.missing("Containers are started by runc", "apt-get install runc")
-    made = Runtime(runc, holder_program, tmp_path, hierarchy)
+    made = Runtime(require_runtime("runc"), holder_program, tmp_path, hierarchy)
     yield made
     for container in made.containers:
         container.kill()

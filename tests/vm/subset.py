@@ -65,6 +65,7 @@ AGENT_BY_RANGES = (
 
 AGENT_BY_PRCTL = (
     "test_agent_enrolment.py::test_a_child_of_a_process_that_ended_after_the_call_is_ours",
+    "test_agent_enrolment.py::test_one_that_lost_merging_by_its_exec_is_enrolled_again",
     "test_agent_enrolment.py::test_what_asked_for_merging_before_us_is_its_own",
     "test_agent_enrolment.py::test_a_container_in_which_nobody_may_merge_leaves_no_record",
     "test_agent_enrolment.py::test_a_release_that_is_put_off_half_way_goes_on",
@@ -90,6 +91,9 @@ FOREIGN = (
     "test_writers.py",
 )
 """Others who merge, or write to ksmd's files: where the kernel does not say who is mergeable."""
+
+EXECS = ("test_agent_execs.py", "test_exec_watch.py")
+"""Who joins a container, which on version 2 no file of a cgroup shows."""
 
 PAYERS = ("test_agent_phantom.py", "test_payers.py")
 """Who pays: where the kernel's own mark of merged pages cannot be believed."""
@@ -209,19 +213,20 @@ HUGE_PAGES = (
 )
 """Where every program gets huge pages: Debian's kernels say `always`."""
 
-RUNC = ("test_runc.py",)
-"""The same in containers, with a limit and without prctl among their calls; x86-64."""
+RUNC = ("test_runc.py", "test_runtime_init.py")
+"""The same in containers, with a limit and without prctl among their calls, and from the first
+instruction of their programs on, whether runc or crun makes them; x86-64."""
 
 SUBSETS: dict[str, tuple[str, ...]] = {
     "7": (
-        *(*ANYWHERE, *FANOTIFY, *LIMITS, *GUARDED, *PRCTL, *RUNC, *NODE_COMMAND),
+        *(*ANYWHERE, *FANOTIFY, *EXECS, *LIMITS, *GUARDED, *PRCTL, *RUNC, *NODE_COMMAND),
         *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64, *RELEASED_AT_A_LIMIT),
         "test_merged_pages.py::test_which_pages_are_merged",
         "test_enrol.py",
         "test_frozen.py",
     ),
     "6.12": (
-        *(*ANYWHERE, *FANOTIFY, *PAYERS, *PRCTL, *ENROLLED_AND_RELEASED),
+        *(*ANYWHERE, *FANOTIFY, *EXECS, *PAYERS, *PRCTL, *ENROLLED_AND_RELEASED),
         *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES, *FOREIGN),
         "test_duplicates.py",
     ),

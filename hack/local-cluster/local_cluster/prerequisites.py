@@ -86,6 +86,7 @@ BUILDING_IMAGES = (
 TESTING = (
     _program("javac", "default-jdk-headless"),
     _program("node", "nodejs"),
+    _program("crun", "crun"),
 )
 """Runtimes whose processes the tests enrol; they compile C programs with the same compiler."""
 

@@ -103,6 +103,7 @@ ROOT_SUITES = ("trixie", "trixie-security")
 ROOT_PACKAGES = (
     "busybox-static",
     "coreutils",
+    "crun",
     "dash",
     "mawk",
     "mount",
