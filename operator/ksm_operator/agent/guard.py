@@ -63,18 +63,19 @@ class Guard:
             self._steps = None
         self.exposed = ()
 
-    def step(self, merged: int, newcomers: int) -> float:
+    def step(self, *, saved: int, merged: int, newcomers: int) -> float:
         """Go on for one slice of time.
 
         Args:
-            merged: what merging gives back on the node, in bytes.
+            saved: what merging gives back on the node now, in bytes.
+            merged: bytes that were merged since the agent began, whatever became of them.
             newcomers: containers enrolled since the agent began.
 
         Returns:
             Seconds until the next step.
         """
         if self._steps is None:
-            glance = self._glance(merged, newcomers)
+            glance = self._glance(saved, merged, newcomers)
             if not self._vigilance.is_due(self._last, time.monotonic(), glance):
                 return self._vigilance.glance_seconds
             self._began, self._cpu_seconds = glance, 0.0
@@ -136,16 +137,17 @@ class Guard:
             for one in self._state.containers.values()
         )
 
-    def _glance(self, merged: int, newcomers: int) -> Glance:
+    def _glance(self, saved: int, merged: int, newcomers: int) -> Glance:
         sizes = {name: read_usage(file) for name, file in self._files.items()}
         used = {name: size for name, size in sizes.items() if size is not None}
-        return Glance(merged, newcomers, used)
+        return Glance(saved, merged, newcomers, used)
 
     def _conclude(self, relief: Relief) -> None:
         spare = {name: size for name, size in relief.spare.items() if name != NODE}
         hierarchy = self._host.hierarchy
         self._files = {name: usage_file(hierarchy, hierarchy.path(name)) for name in spare}
-        before = self._glance(self._began.merged, self._began.newcomers)
+        began = self._began
+        before = self._glance(began.saved, began.merged, began.newcomers)
         self._last = Looked(time.monotonic(), self._cpu_seconds, before, spare)
         # Nothing is outside of the node; what it lacks is its merge debt.
         self.exposed = tuple(one for one in relief.exposed if one.level != NODE)

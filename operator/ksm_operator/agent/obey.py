@@ -323,18 +323,20 @@ class Obedience:
             Seconds until the next time.
         """
         enrolled = self.enrolment.enrolled_count() > 0
-        merged = self.knobs.read().saved_bytes(page_size()) if enrolled else 0
+        saved = self.knobs.read().saved_bytes(page_size()) if enrolled else 0
         policy = spec.policy if spec is not None and spec.policy is not None else NodePolicy()
         memory = read_meminfo()
         reserve = memory.get("MemTotal", 0) * policy.release_reserve_percent // 100
-        self.debt = reckon(self.debt, merged, node_headroom(memory, 0), reserve)
+        self.debt = reckon(self.debt, saved, node_headroom(memory, 0), reserve)
         self._metrics.guard.show_debt(self.debt)
         if not enrolled:
             self.guard.stop()
             return GUARD_IDLE
         if self.departure.is_going_on:
             return GUARD_PAUSE
-        return self.guard.step(merged, self.enrolment.begun)
+        return self.guard.step(
+            saved=saved, merged=self._governor.merged, newcomers=self.enrolment.begun
+        )
 
     def hold(self, held: bool) -> bool:  # noqa: FBT001 - it is all that this is about
         """Have ksmd stand still, or let it scan again; tells whether that is a change."""

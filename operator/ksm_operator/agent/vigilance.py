@@ -14,11 +14,13 @@ class Glance:
     """What can be had for next to nothing.
 
     Attributes:
-        merged: what merging gives back on the node, in bytes.
+        saved: what merging gives back on the node now, in bytes.
+        merged: bytes that were merged since the agent began, whatever became of them.
         newcomers: containers enrolled since the agent began.
         used: bytes charged to cgroups, by name.
     """
 
+    saved: int = 0
     merged: int = 0
     newcomers: int = 0
     used: Mapping[str, int] = field(default_factory=dict)
@@ -50,8 +52,10 @@ class Vigilance:
         rest_seconds: least time between two looks while nothing has changed.
         rest_share: most of one core that looks may take meanwhile: one that took 1 s of CPU is
             not repeated for 500 s.
-        urgent_seconds: least time between two looks where somebody may lack room.
-        urgent_share: most of one core that looks may take then.
+        unknown_share: most of one core that looks may take while something is merged and a
+            container has come since the last one, of whose room nothing is known.
+        urgent_seconds: least time between two looks in that case, and where somebody may lack room.
+        urgent_share: most of one core that looks may take where somebody may lack room.
         grown_bytes: of merging or usage, since the last look, that is within the margin which
             every plan keeps.
     """
@@ -59,6 +63,7 @@ class Vigilance:
     glance_seconds: float = 2.0
     rest_seconds: float = 60.0
     rest_share: float = 0.002
+    unknown_share: float = 0.01
     urgent_seconds: float = 1.0
     urgent_share: float = 0.05
     grown_bytes: int = 2 << 20
@@ -66,10 +71,14 @@ class Vigilance:
     def is_due(self, last: Looked | None, now: float, glance: Glance) -> bool:
         """Tell whether it is time for another look."""
         if last is None:
-            return glance.merged > 0
+            return glance.saved > 0
         if self.is_urgent(last, glance):
             least, share = self.urgent_seconds, self.urgent_share
-        elif glance.merged or last.before.merged:
+        elif glance.saved and glance.newcomers != last.before.newcomers:
+            # Whether any of what is merged is theirs no counter of the node tells: what they merge
+            # may come just when as much goes with those whose place they take.
+            least, share = self.urgent_seconds, self.unknown_share
+        elif glance.saved or last.before.saved:
             least, share = self.rest_seconds, self.rest_share
         else:
             return False
@@ -79,7 +88,8 @@ class Vigilance:
         """Tell whether some cgroup may lack room that the last look found it to have.
 
         A page that is merged adds at most two to what a cgroup may come to need: a mapping, and a
-        charge that may become a phantom. A cgroup that came later has not been looked at.
+        charge that may become a phantom. A cgroup that came later has not been looked at. What
+        merging gives back does not tell it: where pods are replaced it stays as it was.
         """
         merged = glance.merged - last.before.merged
         may_need = 2 * merged if merged > self.grown_bytes else 0

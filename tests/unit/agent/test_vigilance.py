@@ -9,7 +9,7 @@ from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
 
 MIB = 1 << 20
 WATCH = Vigilance()
-MERGED = Glance(merged=1000 * MIB, newcomers=5, used={"/pod": 100 * MIB})
+MERGED = Glance(saved=900 * MIB, merged=1000 * MIB, newcomers=5, used={"/pod": 100 * MIB})
 LAST = Looked(at=1000.0, cpu_seconds=1.0, before=MERGED, spare={"/pod": 50 * MIB})
 
 
@@ -24,8 +24,9 @@ def test_nothing_merged_is_nothing_to_look_at() -> None:
 def test_the_share_of_a_core_is_bounded(cost: float, factor: float) -> None:
     """A look is repeated the later the more it cost, urgent or not."""
     last = replace(LAST, cpu_seconds=cost)
-    grown = replace(MERGED, used={"/pod": 200 * MIB})
-    for glance, share in ((MERGED, WATCH.rest_share), (grown, WATCH.urgent_share)):
+    grown, joined = replace(MERGED, used={"/pod": 200 * MIB}), replace(MERGED, newcomers=6)
+    shares = (WATCH.rest_share, WATCH.unknown_share, WATCH.urgent_share)
+    for glance, share in zip((MERGED, joined, grown), shares, strict=True):
         later = factor * cost / share
         if WATCH.is_due(last, last.at + later, glance):
             assert cost <= share * later * 1.001
@@ -48,6 +49,22 @@ def test_a_container_that_was_never_looked_at() -> None:
     assert WATCH.is_urgent(LAST, later)
     assert not WATCH.is_urgent(LAST, replace(later, newcomers=5))
     assert not WATCH.is_urgent(LAST, replace(later, merged=1001 * MIB))
+
+
+def test_pods_that_take_the_place_of_others() -> None:
+    """In a rolling update as much is merged as ends, and a new payer may refill at any moment."""
+    rolled = replace(MERGED, merged=5096 * MIB, newcomers=6)
+    assert rolled.saved == LAST.before.saved
+    assert WATCH.is_due(LAST, LAST.at + 1.0 / WATCH.urgent_share, rolled)
+    assert not WATCH.is_due(LAST, LAST.at + 0.9 / WATCH.urgent_share, rolled)
+
+
+def test_what_newcomers_merge_may_be_hidden() -> None:
+    """Within one reading of the counters it makes up for what has ended: they are looked at."""
+    hidden = replace(MERGED, newcomers=6)
+    assert WATCH.is_due(LAST, LAST.at + 1.0 / WATCH.unknown_share, hidden)
+    assert not WATCH.is_due(LAST, LAST.at + 0.9 / WATCH.unknown_share, hidden)
+    assert not WATCH.is_due(LAST, LAST.at + 1.0 / WATCH.unknown_share, MERGED)
 
 
 def test_what_cannot_be_helped_is_not_looked_at_for_ever() -> None:
