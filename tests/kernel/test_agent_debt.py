@@ -41,7 +41,7 @@ def members(
     made = [(one, holder(SIZE, one, "small")) for one in map(cgroup.child, ("one", "two"))]
     for _, target in made:
         enrol(target.process, tracer)
-    record(tmp_path, hierarchy, made, "Merging", reserve_percent=1)
+    record(tmp_path, hierarchy, made, "Merging", reserve_percent=50)
     return made
 
 

@@ -316,7 +316,7 @@ class Obedience:
             self._note(troubles)
         return pause
 
-    def watch_over(self, spec: NodeSpec | None) -> float:
+    def watch_over(self) -> float:
         """Keep room for what is merged; a release keeps it by itself, and has its turn first.
 
         Returns:
@@ -324,10 +324,9 @@ class Obedience:
         """
         enrolled = self.enrolment.enrolled_count() > 0
         saved = self.knobs.read().saved_bytes(page_size()) if enrolled else 0
-        policy = spec.policy if spec is not None and spec.policy is not None else NodePolicy()
         memory = read_meminfo()
-        reserve = memory.get("MemTotal", 0) * policy.release_reserve_percent // 100
-        self.debt = reckon(self.debt, saved, node_headroom(memory, 0), reserve)
+        total = memory.get("MemTotal", 0)
+        self.debt = reckon(self.debt, saved, node_headroom(memory, 0), total)
         self._metrics.guard.show_debt(self.debt)
         if not enrolled:
             self.guard.stop()
