@@ -30,7 +30,7 @@ class Debt:
 
     Attributes:
         size: bytes.
-        limit: what it may come to: what the node can take, and at least a small share of its memory.
+        limit: what it may come to: what the node can take, and at least `FLOOR_SHARE` of it all.
         is_held: whether nothing more is to be merged.
     """
 

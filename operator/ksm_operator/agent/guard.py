@@ -31,7 +31,7 @@ SLICE_SECONDS: Final = 0.05
 RESERVE_SHARE: Final = 0.02
 """Of MemTotal, beyond the kubelet's eviction threshold: pages given back to save one pod must not
 cost another. Less than a release leaves, because nobody dies of a release that waits."""
-NOTHING_DONE: Final = Relief({}, {}, (), {})
+NOTHING_DONE: Final = Relief({}, {}, (), {}, {})
 
 
 class Guard:
@@ -146,8 +146,7 @@ class Guard:
         spare = {name: size for name, size in relief.spare.items() if name != NODE}
         hierarchy = self._host.hierarchy
         self._files = {name: usage_file(hierarchy, hierarchy.path(name)) for name in spare}
-        began = self._began
-        before = self._glance(began.saved, began.merged, began.newcomers)
+        before = self._began.beside(relief.levels)
         self._last = Looked(time.monotonic(), self._cpu_seconds, before, spare)
         # Nothing is outside of the node; what it lacks is its merge debt.
         self.exposed = tuple(one for one in relief.exposed if one.level != NODE)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ksm_operator.kernel.headroom import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,14 @@ class Glance:
     newcomers: int = 0
     used: Mapping[str, int] = field(default_factory=dict)
 
+    def beside(self, levels: Mapping[str, Level]) -> Glance:
+        """The glance at the beginning of a look, with the usage that its rooms were read with.
+
+        What grows while a look goes on, which may take long, counts as growth since.
+        """
+        used = {name: one.usage for name, one in levels.items() if one.usage is not None}
+        return replace(self, used=used)
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
@@ -33,7 +43,7 @@ class Looked:
     Attributes:
         at: when it ended, seconds on a clock that only moves forward.
         cpu_seconds: what it cost.
-        before: the glance at its beginning.
+        before: the glance at its beginning; usage as it was when the rooms were read.
         spare: room of each cgroup with a limit beyond what it may come to need, as it was found.
     """
 
