@@ -113,6 +113,21 @@ def test_where_there_is_room_all_is_merged(twins: Twins, start: Start, tmp_path:
         assert all(intact(target) for _, target in twins.members)
 
 
+def test_a_limit_that_is_lowered(
+    twins: Twins, hierarchy: Hierarchy, tracer: Tracer, start: Start, tmp_path: Path
+) -> None:
+    """A pod that is resized in place needs the guard at once, and nothing that grows shows it."""
+    twins.limit(2 * LIMIT)
+    cgroups = [cgroup for cgroup, _ in twins.members]
+    with no_kill(hierarchy, *cgroups), running(start, tmp_path, "restless") as agent:
+        wait_until(lambda: all(merged(one) >= (SIZE - 1) * MIB for _, one in twins.members), "all")
+        wait_until(lambda: agent.metric(LOOKS) > 0, "a look")
+        twins.limit(LIMIT)
+        wait_until(lambda: not twins.lack(hierarchy, tracer), "room for all that was merged")
+        for target in twins.payer_first():
+            assert refill(target) == "intact"
+
+
 @pytest.mark.usefixtures("ksmd")
 def test_while_it_is_paused_a_payers_container_restarts(
     *,

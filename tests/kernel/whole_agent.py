@@ -1,6 +1,7 @@
 """A whole agent of this machine without an API server: it goes on as it was told last."""
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -40,6 +41,9 @@ class Asleep(Vigilance):
     def is_due(self, last: Looked | None, now: float, glance: Glance) -> bool:  # noqa: ARG002
         """Never."""
         return False
+
+
+VIGILANCE = {"asleep": Asleep(), "restless": Vigilance(rest_seconds=math.inf)}
 
 
 def uncapped(before: debt.Debt | None, size: int, room: int, total: int) -> debt.Debt:
@@ -96,7 +100,8 @@ def record(
 def running(start: Start, directory: Path, *words: str) -> Iterator[WholeAgent]:
     """Let an agent go on from its record.
 
-    It may be `asleep`, so that its guard never looks, or `uncapped`, whatever the node owes.
+    It may be `asleep`, so that its guard never looks, or `restless`, so that it looks only where it
+    is urgent, or `uncapped`, whatever the node owes.
     """
     path = os.pathsep.join(sys.path)
     agent = WholeAgent(
@@ -120,7 +125,7 @@ def main(directory: Path, *words: str) -> None:
         host,
         load(directory / STATE, boot_id()),
         metrics,
-        vigilance=Asleep() if "asleep" in words else None,
+        vigilance=next((VIGILANCE[word] for word in words if word in VIGILANCE), None),
     )
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     server = http.serve(0, metrics, agent.silent_for, gate=None)

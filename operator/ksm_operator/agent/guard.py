@@ -14,7 +14,7 @@ from ksm_operator.agent.cgroups import living_in
 from ksm_operator.agent.record import adopt_all
 from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
 from ksm_operator.kernel import KernelError, Relief, Rooms, relieve
-from ksm_operator.kernel.headroom import NODE, read_usage, usage_file
+from ksm_operator.kernel.headroom import NODE, read_limits, read_usage, usage_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -54,6 +54,8 @@ class Guard:
         self._cpu_seconds = 0.0
         self._last: Looked | None = None
         self._files: dict[str, str] = {}
+        self._limits: dict[str, tuple[int | None, ...]] = {}
+        self._next_limits = 0.0
         self._told = ""
 
     def stop(self) -> None:
@@ -140,13 +142,20 @@ class Guard:
     def _glance(self, saved: int, merged: int, newcomers: int) -> Glance:
         sizes = {name: read_usage(file) for name, file in self._files.items()}
         used = {name: size for name, size in sizes.items() if size is not None}
-        return Glance(saved, merged, newcomers, used)
+        now, hierarchy = time.monotonic(), self._host.hierarchy
+        if now >= self._next_limits:
+            self._next_limits = now + self._vigilance.limits_seconds
+            self._limits = {
+                name: read_limits(hierarchy, hierarchy.path(name)) for name in self._limits
+            }
+        return Glance(saved, merged, newcomers, used, self._limits)
 
     def _conclude(self, relief: Relief) -> None:
         spare = {name: size for name, size in relief.spare.items() if name != NODE}
         hierarchy = self._host.hierarchy
         self._files = {name: usage_file(hierarchy, hierarchy.path(name)) for name in spare}
         before = self._began.beside(relief.levels)
+        self._limits = dict(before.limits)
         self._last = Looked(time.monotonic(), self._cpu_seconds, before, spare)
         # Nothing is outside of the node; what it lacks is its merge debt.
         self.exposed = tuple(one for one in relief.exposed if one.level != NODE)

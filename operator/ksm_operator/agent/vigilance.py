@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ksm_operator.kernel.headroom import V1_UNLIMITED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,20 +22,23 @@ class Glance:
         merged: bytes that were merged since the agent began, whatever became of them.
         newcomers: containers enrolled since the agent began.
         used: bytes charged to cgroups, by name.
+        limits: their limits by name, as `read_limits` reads them; of those without one, too.
     """
 
     saved: int = 0
     merged: int = 0
     newcomers: int = 0
     used: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     def beside(self, levels: Mapping[str, Level]) -> Glance:
-        """The glance at the beginning of a look, with the usage that its rooms were read with.
+        """The glance at the beginning of a look, with the figures that its rooms were made of.
 
         What grows while a look goes on, which may take long, counts as growth since.
         """
         used = {name: one.usage for name, one in levels.items() if one.usage is not None}
-        return replace(self, used=used)
+        limits = {name: one.limits for name, one in levels.items() if one.limits}
+        return replace(self, used=used, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Looked:
     Attributes:
         at: when it ended, seconds on a clock that only moves forward.
         cpu_seconds: what it cost.
-        before: the glance at its beginning; usage as it was when the rooms were read.
+        before: the glance at its beginning; usage and limits as they were when the rooms were read.
         spare: room of each cgroup with a limit beyond what it may come to need, as it was found.
     """
 
@@ -59,6 +64,7 @@ class Vigilance:
 
     Attributes:
         glance_seconds: between two glances, which read one small file for each cgroup with a limit.
+        limits_seconds: between two glances at the limits: they hardly ever change.
         rest_seconds: least time between two looks while nothing has changed.
         rest_share: most of one core that looks may take meanwhile: one that took 1 s of CPU is
             not repeated for 500 s.
@@ -71,6 +77,7 @@ class Vigilance:
     """
 
     glance_seconds: float = 2.0
+    limits_seconds: float = 10.0
     rest_seconds: float = 60.0
     rest_share: float = 0.002
     unknown_share: float = 0.01
@@ -105,9 +112,29 @@ class Vigilance:
         may_need = 2 * merged if merged > self.grown_bytes else 0
         if may_need and glance.newcomers != last.before.newcomers:
             return True
+        lowered = _lowered(last.before.limits, glance.limits)
+        if lowered.keys() - last.spare.keys():
+            return True  # what had none has one now
         for name, spare in last.spare.items():
             used = glance.used.get(name, 0) - last.before.used.get(name, 0)
-            grown = may_need + (used if used > self.grown_bytes else 0)
+            grown = may_need + (used if used > self.grown_bytes else 0) + lowered.get(name, 0)
             if grown > max(0, spare):
                 return True
         return False
+
+
+def _lowered(
+    before: Mapping[str, tuple[int | None, ...]], now: Mapping[str, tuple[int | None, ...]]
+) -> dict[str, int]:
+    """By how many bytes, of those that have a lower limit now; a new one is lower than none."""
+    found = {}
+    for name, limits in now.items():
+        pairs = zip(before.get(name, limits), limits, strict=True)
+        less = [
+            (V1_UNLIMITED if was is None else was) - limit
+            for was, limit in pairs
+            if limit is not None
+        ]
+        if (most := max(less, default=0)) > 0:
+            found[name] = most
+    return found

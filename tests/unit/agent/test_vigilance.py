@@ -82,6 +82,30 @@ def test_a_cgroup_that_is_gone() -> None:
 
 def test_what_grows_while_a_look_goes_on() -> None:
     """A look may take half a minute, and the room that it found was read somewhere in between."""
-    levels = {"/pod": Level("/pod", 60 * MIB, 100 * MIB), "/": Level("/", None)}
+    levels = {
+        "/pod": Level("/pod", 60 * MIB, 100 * MIB, (160 * MIB, None)),
+        "/": Level("/", None, None, (None, None)),
+        "node": Level("node", 1000 * MIB),
+    }
     before = replace(MERGED, used={"/pod": 1 * MIB}).beside(levels)
-    assert before == MERGED
+    limits = {"/pod": (160 * MIB, None), "/": (None, None)}
+    assert before == replace(MERGED, limits=limits)
+
+
+def test_a_limit_that_is_lowered() -> None:
+    """A pod that is resized in place loses room without growing; a limit may also be new."""
+    limits: dict[str, tuple[int | None, ...]] = {"/pod": (200 * MIB, None), "/": (None, None)}
+    last = replace(LAST, before=replace(MERGED, limits=limits))
+
+    def is_urgent(name: str, *now: int | None, used: int = 100 * MIB) -> bool:
+        glance = replace(MERGED, used={"/pod": used}, limits=limits | {name: now})
+        return WATCH.is_urgent(last, glance)
+
+    assert not is_urgent("/pod", 200 * MIB, None)
+    assert not is_urgent("/pod", 151 * MIB, None)
+    assert is_urgent("/pod", 149 * MIB, None)
+    assert is_urgent("/pod", 179 * MIB, None, used=130 * MIB)
+    assert is_urgent("/pod", 200 * MIB, 190 * MIB), "memory.high is set"
+    assert is_urgent("/", 1000 * MIB, None)
+    assert not is_urgent("/pod", 300 * MIB, None)
+    assert not is_urgent("/pod", None, None), "it has gone"
