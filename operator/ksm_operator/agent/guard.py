@@ -57,6 +57,7 @@ class Guard:
         self._limits: dict[str, tuple[int | None, ...]] = {}
         self._next_limits = 0.0
         self._told = ""
+        self._leaving: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """Drop what was planned: everybody was released."""
@@ -65,17 +66,22 @@ class Guard:
             self._steps = None
         self.exposed = ()
 
-    def step(self, *, saved: int, merged: int, newcomers: int) -> float:
+    def step(
+        self, *, saved: int, merged: int, newcomers: int, leaving: frozenset[str] = frozenset()
+    ) -> float:
         """Go on for one slice of time.
 
         Args:
             saved: what merging gives back on the node now, in bytes.
             merged: bytes that were merged since the agent began, whatever became of them.
             newcomers: containers enrolled since the agent began.
+            leaving: cgroups of the containers that a release is going through: what a process of
+                theirs had marked itself may have been marked again already.
 
         Returns:
             Seconds until the next step.
         """
+        self._leaving = leaving
         if self._steps is None:
             glance = self._glance(saved, merged, newcomers)
             if not self._vigilance.is_due(self._last, time.monotonic(), glance):
@@ -113,6 +119,8 @@ class Guard:
         """Look at the node, and break what has to be broken."""
         hierarchy = self._host.hierarchy
         for container in list(self._state.containers.values()):
+            if container.path in self._leaving:
+                continue  # the release finds out for itself whose children are left
             # Children that were forked since share pages with everybody whose parents do.
             known = {one.pid for one in container.enrolled | container.own}
             adopt_all(living_in(hierarchy, container.path, known), container)
@@ -137,6 +145,7 @@ class Guard:
         return any(
             process in one.enrolled and not one.is_by_ranges(process)
             for one in self._state.containers.values()
+            if one.path not in self._leaving
         )
 
     def _glance(self, saved: int, merged: int, newcomers: int) -> Glance:
@@ -157,10 +166,11 @@ class Guard:
         before = self._began.beside(relief.levels)
         self._limits = dict(before.limits)
         self._last = Looked(time.monotonic(), self._cpu_seconds, before, spare)
-        # Nothing is outside of the node; what it lacks is its merge debt.
-        self.exposed = tuple(one for one in relief.exposed if one.level != NODE)
         self._metrics.looks.inc()
-        self._metrics.show_exposed(self.exposed)
+        if not self._leaving:  # else the release may be about to help them
+            # Nothing is outside of the node; what it lacks is its merge debt.
+            self.exposed = tuple(one for one in relief.exposed if one.level != NODE)
+            self._metrics.show_exposed(self.exposed)
         for process, size in relief.given_back.items():
             self._metrics.actions.inc()
             self._metrics.given_back.inc(size)

@@ -61,7 +61,7 @@ IDLE_GRACE: Final = 10.0
 GUARD_IDLE: Final = 2.0
 """Seconds until the guard is asked again while nobody is enrolled."""
 GUARD_PAUSE: Final = 0.5
-"""Seconds until the guard is asked again while a release has its turn."""
+"""Seconds until the guard is asked again while a release goes through everybody."""
 
 
 class Obedience:
@@ -317,7 +317,9 @@ class Obedience:
         return pause
 
     def watch_over(self) -> float:
-        """Keep room for what is merged; a release keeps it by itself, and has its turn first.
+        """Keep room for what is merged, between the steps of a release and with who stays.
+
+        Who leaves is left to the release, which asks for room by itself.
 
         Returns:
             Seconds until the next time.
@@ -331,10 +333,14 @@ class Obedience:
         if not enrolled:
             self.guard.stop()
             return GUARD_IDLE
-        if self.departure.is_going_on:
+        leaving = self.departure.paths if self.departure.is_going_on else frozenset()
+        if leaving.issuperset(self.state.containers):
             return GUARD_PAUSE
         return self.guard.step(
-            saved=saved, merged=self._governor.merged, newcomers=self.enrolment.begun
+            saved=saved,
+            merged=self._governor.merged,
+            newcomers=self.enrolment.begun,
+            leaving=leaving,
         )
 
     def hold(self, held: bool) -> bool:  # noqa: FBT001 - it is all that this is about
