@@ -1,15 +1,31 @@
 """An agent at work: what it merges costs no pod its life, and is merged all the same."""
 
+from collections.abc import Collection, Generator, Iterable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from kernel.agents import Agents
 from kernel.conftest import Cgroup, Holders, Start, Target, intact, wait_until
 from kernel.pods import LIMIT, MIB, SIZE, kill, merged_pods, no_kill
 from kernel.test_guard import limit_pod, refill, restarted
 from kernel.test_release import merged
 from kernel.whole_agent import record, running
-from ksm_operator.kernel import Hierarchy, Rooms, Tracer, enrol, page_size, relieve
+from ksm_operator.agent.departure import Departure
+from ksm_operator.agent.releasing import Left
+from ksm_operator.agent.state import Container
+from ksm_operator.agent.vigilance import Vigilance
+from ksm_operator.kernel import (
+    Hierarchy,
+    KernelFeatures,
+    Process,
+    Rooms,
+    Tracer,
+    enrol,
+    page_size,
+    relieve,
+)
 from ksm_operator.kernel.steps import run
 from support import kernel
 
@@ -113,6 +129,21 @@ def test_where_there_is_room_all_is_merged(twins: Twins, start: Start, tmp_path:
         assert all(intact(target) for _, target in twins.members)
 
 
+def test_a_limit_that_is_lowered(
+    twins: Twins, hierarchy: Hierarchy, tracer: Tracer, start: Start, tmp_path: Path
+) -> None:
+    """A pod that is resized in place needs the guard at once, and nothing that grows shows it."""
+    twins.limit(2 * LIMIT)
+    cgroups = [cgroup for cgroup, _ in twins.members]
+    with no_kill(hierarchy, *cgroups), running(start, tmp_path, "restless") as agent:
+        wait_until(lambda: all(merged(one) >= (SIZE - 1) * MIB for _, one in twins.members), "all")
+        wait_until(lambda: agent.metric(LOOKS) > 0, "a look")
+        twins.limit(LIMIT)
+        wait_until(lambda: not twins.lack(hierarchy, tracer), "room for all that was merged")
+        for target in twins.payer_first():
+            assert refill(target) == "intact"
+
+
 @pytest.mark.usefixtures("ksmd")
 def test_while_it_is_paused_a_payers_container_restarts(
     *,
@@ -135,3 +166,58 @@ def test_while_it_is_paused_a_payers_container_restarts(
             assert again.line() == "ready"
         assert intact(again)
         assert intact(pods.sharing)
+
+
+class Endless:
+    """A release that goes on for as long as a test, as one of tens of GiB does for minutes."""
+
+    left: ClassVar[dict[Process, Left]] = {}
+
+    def release(
+        self,
+        paths: Iterable[str],
+        reserve_percent: int,
+        only: Mapping[str, Collection[Process]] | None,
+    ) -> Generator[float, None, None]:
+        """Take step after step."""
+        assert paths
+        assert not only
+        while True:
+            yield reserve_percent / 100
+
+
+@pytest.mark.usefixtures("ksmd")
+@pytest.mark.parametrize("leaver", ["another", "sharer"])
+def test_while_a_release_goes_on(
+    *,
+    leaver: str,
+    holder: Holders,
+    cgroup: Cgroup,
+    hierarchy: Hierarchy,
+    features: KernelFeatures,
+    tracer: Tracer,
+) -> None:
+    """Who stays is guarded between its steps, and who leaves is touched by the release alone."""
+    pods = merged_pods(holder, tracer, *(cgroup.child(one).child("container") for one in "ab"))
+    other = cgroup.child("other")
+    members = {
+        "payer": (pods.payer, pods.paying),
+        "sharer": (pods.sharer, pods.sharing),
+        "another": (other, holder.others()(1, other)),
+    }
+    agents = Agents(hierarchy, features)
+    hands = agents.hands(tracer)
+    for one, target in members.values():
+        path = agents.path(one)
+        hands.state.containers[path] = Container("a-pod", path, {target.process})
+    hands.departure = Departure(hands.state, Endless(), lambda: False)
+    assert not hands.departure.step([agents.path(members[leaver][0])], 10)
+    assert hands.departure.is_going_on
+    pods.limit(LIMIT)
+    wait_until(lambda: hands.watch_over() == Vigilance().glance_seconds, "a look is over")
+    if leaver == "sharer":
+        assert merged(pods.sharing) >= (SIZE - 1) * MIB
+        assert not hands.guard.exposed, "the release may be about to help"
+    else:
+        with no_kill(hierarchy, pods.payer, pods.sharer):
+            assert refill(pods.paying) == "intact"

@@ -2,17 +2,20 @@
 
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from kernel.agents import Node, one_container
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from kernel.huge_programs import MIB, PROGRAM, READY, SIZE, huge
+from kernel.many_ranges import family, height
 from ksm_operator.agent.consent import Consent
+from ksm_operator.agent.duty import Duty
+from ksm_operator.agent.observation import look
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd, NodePolicy
-from ksm_operator.kernel import Hierarchy, KernelFeatures, Tracer, page_size
+from ksm_operator.kernel import Hierarchy, KernelFeatures, Process, Tracer, page_size
 from ksm_operator.kernel.duplicates import count_duplicates
 from support import kernel
 
@@ -89,6 +92,31 @@ def test_what_was_foretold_is_saved(node: Node, run: Callable[..., Target]) -> N
     assert all(huge(one) >= (SIZE - 4) * MIB for one in poor)
 
 
+def test_a_container_at_its_limit_is_not_foretold(
+    node: Node, run: Callable[..., Target], cgroup: Cgroup
+) -> None:
+    """It would not be enrolled, so that what it holds is nothing that enforcing could save."""
+    salt = secrets.token_hex(8)
+    for _ in range(2):
+        run(WORKER, salt)
+    observation = node.hands.observation
+
+    def observed() -> int:
+        observation.end()
+
+        def is_over() -> bool:
+            observation.go_on([node.path], Consent(State("boot")), NodePolicy())
+            return observation.last is not None
+
+        wait_until(is_over, "a look")
+        assert observation.last is not None
+        return observation.last.processes
+
+    assert observed() == 2
+    cgroup.limit(cgroup.usage() + 2 * MIB)
+    assert observed() == 0
+
+
 def test_a_look_that_nobody_wants_ends(node: Node, run: Callable[..., Target]) -> None:
     """An edit to Enforce must not leave a thread that reads memory for minutes."""
     run(WORKER, secrets.token_hex(8))
@@ -98,3 +126,14 @@ def test_a_look_that_nobody_wants_ends(node: Node, run: Callable[..., Target]) -
     observation.end()
     wait_until(lambda: not observation.is_looking, "it has ended")
     assert observation.last is None
+
+
+def test_it_holds_the_ranges_of_one_process_at_a_time(start: Start) -> None:
+    """What a look takes at its height stays taken from the agent's small limit."""
+    duty = Duty(lambda: 1.0, lambda: True)
+
+    def look_at(processes: Sequence[Process]) -> int:
+        return height(lambda: look(processes, NodePolicy(), duty))
+
+    with family(start) as everybody:
+        assert look_at(everybody) < 2 * look_at(everybody[:1])

@@ -6,7 +6,7 @@ from kernel.conftest import Cgroup, Holders, wait_until
 from kernel.pods import MIB, SIZE, merged_pods
 from ksm_operator.agent.containers_survey import ContainerFigures, ContainersSurvey
 from ksm_operator.agent.phantom import PhantomCharge
-from ksm_operator.kernel import Hierarchy, Tracer
+from ksm_operator.kernel import Estimate, Hierarchy, Tracer, survey_payers
 
 
 def test_what_a_refill_leaves_behind(
@@ -21,8 +21,8 @@ def test_what_a_refill_leaves_behind(
         charge = PhantomCharge(hierarchy)
 
         def has_looked() -> bool:
-            size = charge.read(processes, anything_merged=True)
-            found.extend([] if size is None else [size])
+            told = charge.read(processes, anything_merged=True)
+            found.extend([] if told is None else [told.size])
             return bool(found)
 
         wait_until(has_looked, "a look")
@@ -71,6 +71,30 @@ def test_containers_are_what_they_were_before_merging(
     assert sizes_are_true().share.phantom.size > SIZE * MIB * 3 // 4
 
 
+def test_what_a_container_that_ended_has_left_to_its_pod(
+    holder: Holders, cgroup: Cgroup, hierarchy: Hierarchy, ksmd: None, tracer: Tracer
+) -> None:
+    """Nobody who lives pays for it, so that no container shows why the pod is near its limit."""
+    uids = [f"{digit}1111111-2222-3333-4444-555555555555" for digit in "ab"]
+    kubepods = cgroup.child("kubepods")
+    below = [kubepods.child(f"pod{uid}").child("c" * 64) for uid in uids]
+    pods = merged_pods(holder, tracer, *below)
+    survey = ContainersSurvey(hierarchy)
+
+    def phantoms() -> dict[str, int]:
+        survey.take(survey_payers([pods.sharing.process]), [pods.sharing.process])
+        return {f"pod{one.uid}": one.phantom.size for one in survey.pods}
+
+    pods.paying.kill()
+    procs = pods.payer.directory / "cgroup.procs"
+    wait_until(lambda: not procs.read_text(), "the payer is empty")
+    pods.payer.remove()
+    ended, other = pods.payer.directory.parent.name, pods.sharer.directory.parent.name
+    # The kernel tells whose charge it is now a moment after the directory has gone.
+    wait_until(lambda: phantoms().get(ended, 0) > SIZE * MIB * 3 // 4, "it is the pod's")
+    assert phantoms()[other] == 0
+
+
 def test_nothing_merged_is_no_look(hierarchy: Hierarchy) -> None:
     """A node that merges nothing pays nothing for the figure."""
-    assert PhantomCharge(hierarchy).read([], anything_merged=False) == 0
+    assert PhantomCharge(hierarchy).read([], anything_merged=False) == Estimate(0)

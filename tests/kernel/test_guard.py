@@ -12,6 +12,7 @@ from ksm_operator.kernel import (
     Hierarchy,
     Intent,
     KernelFeatures,
+    Level,
     Process,
     Relief,
     Rooms,
@@ -95,6 +96,28 @@ def test_nothing_is_broken_where_there_is_room(
     assert not below(relief, hierarchy, cgroup)
     with no_kill(hierarchy, pods.payer, pods.sharer):
         assert refill(pods.paying) == "intact"
+
+
+def test_what_grows_after_its_room_was_read_is_told_from_that(
+    pods: Pods, holder: Holders, hierarchy: Hierarchy, tracer: Tracer
+) -> None:
+    """The room is of the moment when it was read, so the usage that growth counts from is, too."""
+    grown: list[Target] = []
+
+    class Growing(Rooms):
+        def levels(self, directory: Path) -> list[Level]:
+            found = super().levels(directory)
+            if directory == pods.payer.directory and not grown:
+                grown.append(holder.others()(SIZE, pods.payer))
+            return found
+
+    pods.limit(4 * LIMIT)
+    processes = [pods.paying.process, pods.sharing.process]
+    rooms = Growing(hierarchy, RESERVE)
+    relief = run(relieve(lambda: processes, lambda _: False, tracer, rooms))
+    before = relief.levels[hierarchy.name(pods.payer.directory)].usage
+    assert before is not None
+    assert pods.payer.usage() - before >= SIZE * MIB
 
 
 def pod_of(cgroup: Cgroup) -> Path:

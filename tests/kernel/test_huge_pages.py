@@ -9,6 +9,7 @@ import pytest
 
 from kernel.conftest import Holders, Start, Target, wait_until
 from kernel.huge_programs import MIB, PROGRAM, READY, SIZE, huge
+from kernel.many_ranges import family, height
 from kernel.test_node_command import ksm_node
 from kernel.test_release import merge, mergeable_ranges, merged
 from ksm_operator.kernel import Process, Tracer, enrol, find_process
@@ -195,3 +196,14 @@ def test_who_does_not_live_in_huge_pages_is_not_read(start: Start) -> None:
         raise AssertionError("others were asked for")
 
     assert Look().worth_of([target.process], nobody) == {}  # type: ignore[arg-type]
+
+
+def test_it_holds_the_ranges_of_one_process_at_a_time(living: Living, start: Start) -> None:
+    """As a survey of who pays: these are as many processes, and it stays taken."""
+    one = living(1).process
+
+    def look(*processes: Process) -> int:
+        return height(lambda: Look(most_pages=1 << 10).worth_of([one, *processes], list))
+
+    with family(start) as everybody:
+        assert look(*everybody) < 2 * look(everybody[0])

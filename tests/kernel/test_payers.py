@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import tracemalloc
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from kernel.conftest import Cgroup, Holders, Start, Target, wait_until
+from kernel.many_ranges import family, height
 from kernel.test_release import merge, merged
 from ksm_operator.kernel import (
-    Process,
     ProcessGone,
     Tracer,
     enrol,
@@ -213,28 +211,6 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 
 def test_it_holds_the_ranges_of_one_process_at_a_time(start: Start) -> None:
     """Python keeps for good what a survey of a node's thousands of processes took at its height."""
-    target = start(
-        code="""
-import mmap, os, sys
-rights = mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
-kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-areas = [mmap.mmap(-1, mmap.PAGESIZE, flags=kind, prot=rights[i % 2]) for i in range(300)]
-if all(os.fork() for child in range(11)):
-    print("ready", flush=True)
-sys.stdin.read()
-"""
-    )
-    children = Path(f"/proc/{target.pid}/task/{target.pid}/children").read_text().split()
-    family = [target.process, *(find_process(int(pid)) for pid in children)]
-    assert height(family) < 2 * height(family[:1])
-    target.close_input()
-
-
-def height(processes: Sequence[Process]) -> int:
-    """How many bytes a survey takes at its height."""
-    tracemalloc.start()
-    try:
-        survey_payers(processes, every=1)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    with family(start) as everybody:
+        one = height(lambda: survey_payers(everybody[:1], every=1))
+        assert height(lambda: survey_payers(everybody, every=1)) < 2 * one

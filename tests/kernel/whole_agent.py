@@ -1,16 +1,19 @@
 """A whole agent of this machine without an API server: it goes on as it was told last."""
 
 import contextlib
+import math
 import os
 import re
 import signal
 import sys
 import urllib.request
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 from kernel.conftest import Cgroup, Start, Target
-from ksm_operator.agent import http
+from ksm_operator.agent import debt, http, obey
 from ksm_operator.agent.agent import Agent
 from ksm_operator.agent.client import Access, Client
 from ksm_operator.agent.host import boot_id, open_host
@@ -38,6 +41,14 @@ class Asleep(Vigilance):
     def is_due(self, last: Looked | None, now: float, glance: Glance) -> bool:  # noqa: ARG002
         """Never."""
         return False
+
+
+VIGILANCE = {"asleep": Asleep(), "restless": Vigilance(rest_seconds=math.inf)}
+
+
+def uncapped(before: debt.Debt | None, size: int, room: int, total: int) -> debt.Debt:
+    """A node that may owe any amount, to see what the cap is for."""
+    return replace(debt.reckon(before, size, room, total), is_held=False)
 
 
 class WholeAgent:
@@ -87,7 +98,11 @@ def record(
 
 @contextlib.contextmanager
 def running(start: Start, directory: Path, *words: str) -> Iterator[WholeAgent]:
-    """Let an agent go on from its record; `asleep` for one whose guard never looks."""
+    """Let an agent go on from its record.
+
+    It may be `asleep`, so that its guard never looks, or `restless`, so that it looks only where it
+    is urgent, or `uncapped`, whatever the node owes.
+    """
     path = os.pathsep.join(sys.path)
     agent = WholeAgent(
         start(
@@ -110,12 +125,13 @@ def main(directory: Path, *words: str) -> None:
         host,
         load(directory / STATE, boot_id()),
         metrics,
-        vigilance=Asleep() if "asleep" in words else None,
+        vigilance=next((VIGILANCE[word] for word in words if word in VIGILANCE), None),
     )
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     server = http.serve(0, metrics, agent.silent_for, gate=None)
     print("ready", server.server_address[1], sep="\n")
-    agent.run()
+    with patch.object(obey, "reckon", uncapped if "uncapped" in words else debt.reckon):
+        agent.run()
     host.tracer.close()
 
 

@@ -20,4 +20,5 @@ def test_every_series_is_documented() -> None:
     there = names(REGISTRY) | names(Metrics("1", per_container=True).registry)
     told = {word for word in text.split("`") if word.startswith(("ksm_operator_", "ksm_node_"))}
     told |= {word for word in text.split("`") if word.startswith(("ksm_agent_", "ksm_container_"))}
+    told |= {word for word in text.split("`") if word.startswith("ksm_pod_")}
     assert {word for word in told if word.isidentifier()} == there

@@ -298,7 +298,7 @@ class Agent:
 
     def _guard(self) -> None:
         if self._hands is not None and time.monotonic() >= self._schedule.guard:
-            self._schedule.guard = time.monotonic() + self._hands.watch_over(self._told.spec)
+            self._schedule.guard = time.monotonic() + self._hands.watch_over()
 
     def _speak(self) -> None:
         """Report if that is due."""

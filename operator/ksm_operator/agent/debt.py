@@ -7,8 +7,9 @@ scheduler has added, grew into what merging had saved. Giving pages back cures n
 it lowers both alike. What can be done is not to save any more for them to grow into: ksmd is
 stopped, until memory is available again.
 
-A debt below the reserve never stops it. Otherwise a node that is full for other reasons, where
-merging is needed most, could not begin.
+A debt below a small share of the node's memory never stops it. Otherwise a node that is full for
+other reasons, where merging is needed most, could not begin. That share is nobody's to set: what is
+asked to stay available in a release is caution, and would here be a licence.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+FLOOR_SHARE: Final = 0.02
+"""Of MemTotal: by less than that what is available moves on a busy node anyway."""
 GO_ON_SHARE: Final = 0.9
 """Of the limit, below which merging goes on: what is available moves all the time."""
 
@@ -27,7 +30,7 @@ class Debt:
 
     Attributes:
         size: bytes.
-        limit: what it may come to: what the node can take, and at least its reserve.
+        limit: what it may come to: what the node can take, and at least `FLOOR_SHARE` of it all.
         is_held: whether nothing more is to be merged.
     """
 
@@ -50,16 +53,16 @@ class Debt:
         )
 
 
-def reckon(before: Debt | None, size: int, room: int, reserve: int) -> Debt:
+def reckon(before: Debt | None, size: int, room: int, total: int) -> Debt:
     """Return the debt now, and whether merging has to stop.
 
     Args:
         before: the last one.
         size: what merging gives back, in bytes.
         room: what the node can take before the kubelet evicts a pod, see `node_headroom`.
-        reserve: bytes that a release leaves alone.
+        total: memory of the node, in bytes.
     """
-    limit = max(room, reserve)
+    limit = max(room, int(FLOOR_SHARE * total))
     share = GO_ON_SHARE if before is not None and before.is_held else 1.0
     return Debt(size, limit, size > share * limit)
 

@@ -51,6 +51,11 @@ class Governor:
         self._newcomers = Newcomers()
         self._last: Reading | None = None
 
+    @property
+    def merged(self) -> int:
+        """Bytes that were merged since the first reading, whatever became of them."""
+        return self._last.merged if self._last is not None else 0
+
     def forget(self) -> None:
         """Begin anew at the next step: the policy was edited, or ksmd was stopped meanwhile."""
         self.scanning = None

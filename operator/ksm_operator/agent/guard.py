@@ -14,7 +14,7 @@ from ksm_operator.agent.cgroups import living_in
 from ksm_operator.agent.record import adopt_all
 from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
 from ksm_operator.kernel import KernelError, Relief, Rooms, relieve
-from ksm_operator.kernel.headroom import NODE, read_usage, usage_file
+from ksm_operator.kernel.headroom import NODE, read_limits, read_usage, usage_file
 from ksm_operator.kernel.memory_lock import cpu_seconds
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SLICE_SECONDS: Final = 0.05
 RESERVE_SHARE: Final = 0.02
 """Of MemTotal, beyond the kubelet's eviction threshold: pages given back to save one pod must not
 cost another. Less than a release leaves, because nobody dies of a release that waits."""
-NOTHING_DONE: Final = Relief({}, {}, (), {})
+NOTHING_DONE: Final = Relief({}, {}, (), {}, {})
 
 
 class Guard:
@@ -55,7 +55,10 @@ class Guard:
         self._cpu_seconds = 0.0
         self._last: Looked | None = None
         self._files: dict[str, str] = {}
+        self._limits: dict[str, tuple[int | None, ...]] = {}
+        self._next_limits = 0.0
         self._told = ""
+        self._leaving: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """Drop what was planned: everybody was released."""
@@ -64,18 +67,24 @@ class Guard:
             self._steps = None
         self.exposed = ()
 
-    def step(self, merged: int, newcomers: int) -> float:
+    def step(
+        self, *, saved: int, merged: int, newcomers: int, leaving: frozenset[str] = frozenset()
+    ) -> float:
         """Go on for one slice of time.
 
         Args:
-            merged: what merging gives back on the node, in bytes.
+            saved: what merging gives back on the node now, in bytes.
+            merged: bytes that were merged since the agent began, whatever became of them.
             newcomers: containers enrolled since the agent began.
+            leaving: cgroups of the containers that a release is going through: what a process of
+                theirs had marked itself may have been marked again already.
 
         Returns:
             Seconds until the next step.
         """
+        self._leaving = leaving
         if self._steps is None:
-            glance = self._glance(merged, newcomers)
+            glance = self._glance(saved, merged, newcomers)
             if not self._vigilance.is_due(self._last, time.monotonic(), glance):
                 return self._vigilance.glance_seconds
             self._began, self._cpu_seconds = glance, 0.0
@@ -111,6 +120,8 @@ class Guard:
         """Look at the node, and break what has to be broken."""
         hierarchy = self._host.hierarchy
         for container in list(self._state.containers.values()):
+            if container.path in self._leaving:
+                continue  # the release finds out for itself whose children are left
             # Children that were forked since share pages with everybody whose parents do.
             known = {one.pid for one in container.enrolled | container.own}
             adopt_all(living_in(hierarchy, container.path, known), container)
@@ -135,23 +146,32 @@ class Guard:
         return any(
             process in one.enrolled and not one.is_by_ranges(process)
             for one in self._state.containers.values()
+            if one.path not in self._leaving
         )
 
-    def _glance(self, merged: int, newcomers: int) -> Glance:
+    def _glance(self, saved: int, merged: int, newcomers: int) -> Glance:
         sizes = {name: read_usage(file) for name, file in self._files.items()}
         used = {name: size for name, size in sizes.items() if size is not None}
-        return Glance(merged, newcomers, used)
+        now, hierarchy = time.monotonic(), self._host.hierarchy
+        if now >= self._next_limits:
+            self._next_limits = now + self._vigilance.limits_seconds
+            self._limits = {
+                name: read_limits(hierarchy, hierarchy.path(name)) for name in self._limits
+            }
+        return Glance(saved, merged, newcomers, used, self._limits)
 
     def _conclude(self, relief: Relief) -> None:
         spare = {name: size for name, size in relief.spare.items() if name != NODE}
         hierarchy = self._host.hierarchy
         self._files = {name: usage_file(hierarchy, hierarchy.path(name)) for name in spare}
-        before = self._glance(self._began.merged, self._began.newcomers)
+        before = self._began.beside(relief.levels)
+        self._limits = dict(before.limits)
         self._last = Looked(time.monotonic(), self._cpu_seconds, before, spare)
-        # Nothing is outside of the node; what it lacks is its merge debt.
-        self.exposed = tuple(one for one in relief.exposed if one.level != NODE)
         self._metrics.looks.inc()
-        self._metrics.show_exposed(self.exposed)
+        if not self._leaving:  # else the release may be about to help them
+            # Nothing is outside of the node; what it lacks is its merge debt.
+            self.exposed = tuple(one for one in relief.exposed if one.level != NODE)
+            self._metrics.show_exposed(self.exposed)
         for process, size in relief.given_back.items():
             self._metrics.actions.inc()
             self._metrics.given_back.inc(size)

@@ -52,12 +52,18 @@ class Metrics:
             "the kernel does not tell (before 6.4).",
             registry=self.registry,
         )
-        self.phantom = Gauge(
+        self._phantom = Gauge(
             "ksm_node_phantom_bytes",
             "Merged pages charged to cgroups that no longer map them; NaN where not measured.",
             registry=self.registry,
         )
-        self.phantom.set(math.nan)
+        self._phantom_error = Gauge(
+            "ksm_node_phantom_error_bytes",
+            "Most that sampling puts ksm_node_phantom_bytes out by, 95 times in 100; NaN where not "
+            "measured.",
+            registry=self.registry,
+        )
+        self.show_phantom(None)
         self._estimated = Gauge(
             "ksm_node_estimated_saved_bytes",
             "What merging would give back; NaN while nobody observes.",
@@ -128,6 +134,11 @@ class Metrics:
         """Show ksmd's CPU time since boot."""
         self._ksmd_cpu.inc(max(0, cpu_ns - self._ksmd_cpu_ns) / 1e9)
         self._ksmd_cpu_ns = max(cpu_ns, self._ksmd_cpu_ns)
+
+    def show_phantom(self, found: Estimate | None) -> None:
+        """Show the phantom charge of the node."""
+        self._phantom.set(math.nan if found is None else found.size)
+        self._phantom_error.set(math.nan if found is None else found.error)
 
     def observed(self, saved: Estimate | None) -> None:
         """Show what merging would give back."""

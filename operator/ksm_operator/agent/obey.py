@@ -61,7 +61,7 @@ IDLE_GRACE: Final = 10.0
 GUARD_IDLE: Final = 2.0
 """Seconds until the guard is asked again while nobody is enrolled."""
 GUARD_PAUSE: Final = 0.5
-"""Seconds until the guard is asked again while a release has its turn."""
+"""Seconds until the guard is asked again while a release goes through everybody."""
 
 
 class Obedience:
@@ -316,25 +316,32 @@ class Obedience:
             self._note(troubles)
         return pause
 
-    def watch_over(self, spec: NodeSpec | None) -> float:
-        """Keep room for what is merged; a release keeps it by itself, and has its turn first.
+    def watch_over(self) -> float:
+        """Keep room for what is merged, between the steps of a release and with who stays.
+
+        Who leaves is left to the release, which asks for room by itself.
 
         Returns:
             Seconds until the next time.
         """
         enrolled = self.enrolment.enrolled_count() > 0
-        merged = self.knobs.read().saved_bytes(page_size()) if enrolled else 0
-        policy = spec.policy if spec is not None and spec.policy is not None else NodePolicy()
+        saved = self.knobs.read().saved_bytes(page_size()) if enrolled else 0
         memory = read_meminfo()
-        reserve = memory.get("MemTotal", 0) * policy.release_reserve_percent // 100
-        self.debt = reckon(self.debt, merged, node_headroom(memory, 0), reserve)
+        total = memory.get("MemTotal", 0)
+        self.debt = reckon(self.debt, saved, node_headroom(memory, 0), total)
         self._metrics.guard.show_debt(self.debt)
         if not enrolled:
             self.guard.stop()
             return GUARD_IDLE
-        if self.departure.is_going_on:
+        leaving = self.departure.paths if self.departure.is_going_on else frozenset()
+        if leaving.issuperset(self.state.containers):
             return GUARD_PAUSE
-        return self.guard.step(merged, self.enrolment.begun)
+        return self.guard.step(
+            saved=saved,
+            merged=self._governor.merged,
+            newcomers=self.enrolment.begun,
+            leaving=leaving,
+        )
 
     def hold(self, held: bool) -> bool:  # noqa: FBT001 - it is all that this is about
         """Have ksmd stand still, or let it scan again; tells whether that is a change."""

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent.admission import may_join
 from ksm_operator.agent.cgroups import living_in
 from ksm_operator.agent.duty import Abandoned, Duty
 from ksm_operator.agent.huge_pages import AUTO, SPLIT
@@ -155,6 +156,7 @@ class Observation:
             processes = [
                 process
                 for path in about[0]
+                if may_join(self._host.hierarchy, path)
                 for process in living_in(self._host.hierarchy, path)
                 if _may_be_enrolled(process, path, consent)
             ]
@@ -258,7 +260,7 @@ def look(
 
 
 def _read(
-    processes: Iterable[Process],
+    processes: Collection[Process],
     pause: Duty,
     every: int = 0,
     *,
@@ -266,11 +268,12 @@ def _read(
     counted: Counter[int] | None = None,
 ) -> tuple[dict[Process, Sample], int, dict[Process, tuple[int, int]]]:
     """A sample of each, and how much it holds, in all and in huge pages if it lives in them."""
-    ranges = dict(readable_ranges(processes))
-    every = every or every_for((vma for vmas in ranges.values() for vma in vmas), SAMPLE_PAGES)
+    every = every or every_for(
+        (vma for _, vmas in readable_ranges(processes) for vma in vmas), SAMPLE_PAGES
+    )
     samples: dict[Process, Sample] = {}
     sizes: dict[Process, tuple[int, int]] = {}
-    for process, vmas in ranges.items():
+    for process, vmas in readable_ranges(processes):
         try:
             samples[process] = take_sample(
                 process, vmas, every, by_frame=frequent, counted=counted, pause=pause

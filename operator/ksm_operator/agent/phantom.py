@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.kernel import KernelError, inodes_above, phantom_of, survey_payers
+from ksm_operator.kernel import Estimate, KernelError, inodes_above, phantom_of, survey_payers
 from ksm_operator.kernel.memory_lock import cpu_seconds, must_not_hang
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ class Look:
     """One look.
 
     Attributes:
-        size: the phantom charge of the node in bytes; None where the kernel does not tell.
+        found: the phantom charge of the node; None where the kernel does not tell.
         at: when it ended, by the monotonic clock.
         cpu_seconds: what it cost.
     """
 
-    size: int | None
+    found: Estimate | None
     at: float
     cpu_seconds: float
 
@@ -66,25 +66,25 @@ class PhantomCharge:
         self._thread: threading.Thread | None = None
         self._told = ""
 
-    def read(self, processes: Iterable[Process], *, anything_merged: bool) -> int | None:
-        """Bytes as of the last look, which may be about to be made anew; None before the first.
+    def read(self, processes: Iterable[Process], *, anything_merged: bool) -> Estimate | None:
+        """The charge by the last look, which may be about to be made anew; None before it.
 
         Args:
             processes: who may have merged pages.
             anything_merged: by the node's counters; nothing is looked at where they say no.
         """
         if not anything_merged:
-            return 0
+            return Estimate(0)
         busy = self._thread is not None and self._thread.is_alive()
         if not busy and is_due(self._last, time.monotonic()):
             self._thread = threading.Thread(
                 target=self._look, args=(list(processes),), name="phantom", daemon=True
             )
             self._thread.start()
-        return self._last.size if self._last is not None else None
+        return self._last.found if self._last is not None else None
 
     def _look(self, processes: Collection[Process]) -> None:
-        size: int | None = None
+        found: Estimate | None = None
         must_not_hang()
         began = cpu_seconds()
         try:
@@ -96,7 +96,7 @@ class PhantomCharge:
                 except KernelError:
                     continue  # it exited: nobody wants to have its pages again
                 homes[process] = inodes_above(self._hierarchy, directory)
-            size = phantom_of(survey, homes).size
+            found = phantom_of(survey, homes)
             if self._containers is not None:
                 self._containers.take(survey, processes)
         except (KernelError, OSError, ValueError) as error:
@@ -104,4 +104,4 @@ class PhantomCharge:
                 self._told = str(error)
                 log.warning("phantom charge not measured", extra={"error": self._told})
         finally:  # whatever happened, the next look has to wait
-            self._last = Look(size, time.monotonic(), cpu_seconds() - began)
+            self._last = Look(found, time.monotonic(), cpu_seconds() - began)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ksm_operator.agent import guard, report
 from ksm_operator.agent.admission import NO_HEADROOM, without_headroom
 from ksm_operator.agent.affinity import AFFINITY
-from ksm_operator.agent.container_series import rows
+from ksm_operator.agent.container_series import pod_rows, rows
 from ksm_operator.agent.containers_survey import ContainersSurvey
 from ksm_operator.agent.host import Host, Obstacle
 from ksm_operator.agent.isolation import Named
@@ -195,7 +195,7 @@ class Reporter:
         if self._phantom is None or values is None:
             return None
         anything_merged = self._state.touched and bool(values.pages_shared)
-        size = self._phantom.read(
+        found = self._phantom.read(
             (
                 process
                 for one in self._state.containers.values()
@@ -203,11 +203,15 @@ class Reporter:
             ),
             anything_merged=anything_merged,
         )
-        self._metrics.phantom.set(math.nan if size is None else size)
+        self._metrics.show_phantom(found)
         if self._containers is not None and self._metrics.each_container is not None:
             figures = self._containers.figures if anything_merged else ()
-            self._metrics.each_container.show(rows(figures, self._view.containers, self._view.pods))
-        return size
+            pods = self._containers.pods if anything_merged else ()
+            self._metrics.each_container.show(
+                rows(figures, self._view.containers, self._view.pods),
+                pod_rows(pods, self._view.pods),
+            )
+        return found.size if found is not None else None
 
     def _kernel(self) -> KernelStatus | None:
         found = self._host or self._obstacle

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ksm_operator.kernel.chunks import Chunk
-    from ksm_operator.kernel.headroom import Rooms
+    from ksm_operator.kernel.headroom import Level, Rooms
     from ksm_operator.kernel.tracer import RemoteCalls
 
 ROUNDS: Final = 32
@@ -67,12 +67,14 @@ class Relief:
         exposed: cgroups that have not got room enough for what they may need.
         spare: of each level with a limit, the room beyond what its processes may come to need, by
             the last look: with the margin and a sample's error; negative where it lacks.
+        levels: all that were looked at, as they were read for that.
     """
 
     ranges: Mapping[Process, tuple[Range, ...]]
     given_back: Mapping[Process, int]
     exposed: tuple[Exposed, ...]
     spare: Mapping[str, int]
+    levels: Mapping[str, Level]
 
 
 def relieve(
@@ -119,7 +121,7 @@ def relieve(
         # Planned, but not done: nothing of it is to be counted on.
         plan = _plan(scene, guarded, lambda _: False)
     ranges = {process: joined(found) for process, found in act.ranges.items()}
-    return Relief(ranges, act.given_back, plan.exposed, _spare(scene))
+    return Relief(ranges, act.given_back, plan.exposed, _spare(scene), scene.levels)
 
 
 def _plan(

@@ -29,6 +29,18 @@ EVICTION_BYTES: Final = 100 << 20
 """The kubelet evicts pods below this much (`memory.available<100Mi`, its default on Linux)."""
 
 
+_LIMITS: Final[dict[int, tuple[tuple[str, str | None], ...]]] = {
+    1: (
+        ("memory.limit_in_bytes", None),
+        ("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),
+    ),
+    # Above memory.high a cgroup is slowed down hard: as bad for its pod as a limit.
+    2: (("memory.max", None), ("memory.high", None)),
+}
+"""By version, the files with limits, and those with the usage that they limit where it is not that
+of `usage_file`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """One cgroup on the way up to the root, or the node.
@@ -36,10 +48,15 @@ class Level:
     Attributes:
         name: the cgroup as /proc/PID/cgroup has it; `NODE` for the node.
         room: bytes that it can still take, negative when over its limit; None without a limit.
+        usage: bytes charged to it, as `read_usage` reads them, when the room was read; None without
+            a limit, and for the node.
+        limits: as `read_limits` reads them; none for the node.
     """
 
     name: str
     room: int | None
+    usage: int | None = None
+    limits: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +185,7 @@ def cgroup_levels(hierarchy: Hierarchy, directory: Path, *, most: int | None = N
         directory: the cgroup's directory, below `hierarchy.mount`.
         most: levels that are looked at; the others are not read. None for all.
     """
-    read = _read_v1 if hierarchy.version == 1 else _read_v2
-    return [
-        Level(hierarchy.name(level), min(read(level), default=None))
-        for level in path_up(hierarchy, directory)[:most]
-    ]
+    return [_level(hierarchy, level) for level in path_up(hierarchy, directory)[:most]]
 
 
 def path_up(hierarchy: Hierarchy, directory: Path) -> list[Path]:
@@ -208,6 +221,15 @@ def read_usage(file: str) -> int | None:
         return None
 
 
+def read_limits(hierarchy: Hierarchy, directory: Path) -> tuple[int | None, ...]:
+    """The limits of one cgroup in bytes, always the same ones in the same order.
+
+    None for one that is not set, for one that the machine does not have (of memory and swap, in
+    version 1), and for a cgroup that has gone.
+    """
+    return tuple(_limit(directory / limit) for limit, _ in _LIMITS[hierarchy.version])
+
+
 def memory_headroom(hierarchy: Hierarchy, directory: Path) -> int | None:
     """The least room on the way from this cgroup up to the root of the hierarchy.
 
@@ -223,26 +245,19 @@ def memory_headroom(hierarchy: Hierarchy, directory: Path) -> int | None:
     return None if level is None else level.room
 
 
-def _read_v1(level: Path) -> list[int]:
-    return [
-        *_rooms(level, "memory.usage_in_bytes", ("memory.limit_in_bytes",)),
-        *_rooms(level, "memory.memsw.usage_in_bytes", ("memory.memsw.limit_in_bytes",)),
-    ]
-
-
-def _read_v2(level: Path) -> list[int]:
-    # Above memory.high a cgroup is slowed down hard: as bad for its pod as a limit.
-    return _rooms(level, "memory.current", ("memory.max", "memory.high"))
-
-
-def _rooms(level: Path, usage_file: str, limit_files: tuple[str, ...]) -> list[int]:
-    limits = [limit for limit in map(_limit, map(level.joinpath, limit_files)) if limit is not None]
-    # Most levels have no limit, and for memory.stat the kernel adds up every CPU's counts.
-    usage = _number(level / usage_file) if limits else None
-    if usage is None:
-        return []
-    reclaimable = reclaimable_bytes(_stat(level / "memory.stat"))
-    return [level_headroom(limit, usage, reclaimable) for limit in limits]
+def _level(hierarchy: Hierarchy, directory: Path) -> Level:
+    name, limits = hierarchy.name(directory), read_limits(hierarchy, directory)
+    if all(limit is None for limit in limits):
+        # Most levels have no limit, and for memory.stat the kernel adds up every CPU's counts.
+        return Level(name, None, None, limits)
+    usage = read_usage(usage_file(hierarchy, directory))
+    reclaimable = reclaimable_bytes(_stat(directory / "memory.stat"))
+    rooms = []
+    for limit, (_, file) in zip(limits, _LIMITS[hierarchy.version], strict=True):
+        used = usage if file is None or limit is None else _number(directory / file)
+        if limit is not None and used is not None:
+            rooms.append(level_headroom(limit, used, reclaimable))
+    return Level(name, min(rooms, default=None), usage, limits)
 
 
 def _limit(path: Path) -> int | None:

@@ -25,6 +25,7 @@ from ksm_operator.kernel.samples import (
     Pool,
     Sample,
     every_for,
+    readable,
     readable_ranges,
     take_sample,
     without_pause,
@@ -139,23 +140,37 @@ class Look:
             An entry for each candidate that lives in huge pages; an error for one that cannot be
             read. Nobody was counted as a partner who does not pay himself.
         """
-        wanted = dict(readable_ranges(candidates, self._proc))
-        huge = {one: huge_bytes(vmas) for one, vmas in wanted.items() if lives_in_huge_pages(vmas)}
+        huge: dict[Process, int] = {}
+        # Of the others, only what is marked can be merged with.
+        only_marked: dict[Process, bool] = {}
+        for process, vmas in readable_ranges(candidates, self._proc):
+            only_marked[process] = False
+            if lives_in_huge_pages(vmas):
+                huge[process] = huge_bytes(vmas)
         if not huge:
             return {}
-        for process, vmas in readable_ranges(others(), self._proc):
-            # Only what is marked can be merged with.
-            wanted.setdefault(process, [vma for vma in vmas if vma.is_mergeable])
+        for process in others():
+            only_marked.setdefault(process, True)
         if not self.every:
-            self.every = every_for(
-                (vma for vmas in wanted.values() for vma in vmas), self._most_pages
+            ranges = (
+                vma
+                for process, vmas in readable_ranges(only_marked, self._proc)
+                for vma in vmas
+                if vma.is_mergeable or not only_marked[process]
             )
+            self.every = every_for(ranges, self._most_pages)
+        unreadable = self._read(only_marked, huge)
+        samples = [self._samples[one] for one in only_marked if one in self._samples]
+        return unreadable | judge(samples, huge, self.every, page_size())
+
+    def _read(
+        self, only_marked: Mapping[Process, bool], huge: dict[Process, int]
+    ) -> dict[Process, Worth | KernelError]:
+        """Sample who has not been yet; those who cannot be are taken out of `huge`, and told."""
         unreadable: dict[Process, Worth | KernelError] = {}
-        for process, vmas in wanted.items():
-            if process in self._samples:
-                continue
+        for process in [one for one in only_marked if one not in self._samples]:
             try:
-                sample = take_sample(process, vmas, self.every, pause=self._pause, proc=self._proc)
+                sample = self._sample(process, only_marked=only_marked[process])
             except ProcessGone:
                 huge.pop(process, None)
             except KernelError as error:
@@ -163,8 +178,11 @@ class Look:
                     unreadable[process] = error
             else:
                 self._samples[process] = sample
-        samples = [self._samples[one] for one in wanted if one in self._samples]
-        return unreadable | judge(samples, huge, self.every, page_size())
+        return unreadable
+
+    def _sample(self, process: Process, *, only_marked: bool) -> Sample:
+        vmas = [one for one in readable(process, self._proc) if one.is_mergeable or not only_marked]
+        return take_sample(process, vmas, self.every, pause=self._pause, proc=self._proc)
 
 
 def judge(

@@ -134,13 +134,26 @@ def every_for(vmas: Iterable[Vma], most_pages: int = SAMPLE_PAGES) -> int:
     return 1 << max(0, math.ceil(math.log2(max(1, pages) / most_pages)))
 
 
+def readable(process: Process, proc: Path = PROC) -> list[Vma]:
+    """The ranges that hold anything.
+
+    Raises:
+        ProcessGone: it exited.
+        KernelError: no right to look.
+    """
+    return [vma for vma in read_vmas(process, proc=proc) if can_be_read(vma)]
+
+
 def readable_ranges(
     processes: Iterable[Process], proc: Path = PROC
 ) -> Iterator[tuple[Process, list[Vma]]]:
-    """The ranges of each that hold anything; whoever cannot be looked at is passed over."""
+    """The same of each; whoever cannot be looked at is passed over.
+
+    Let go of one's before asking for the next: those of thousands would be 10 MiB.
+    """
     for process in processes:
         try:
-            yield process, [vma for vma in read_vmas(process, proc=proc) if can_be_read(vma)]
+            yield process, readable(process, proc)
         except KernelError:
             continue
 

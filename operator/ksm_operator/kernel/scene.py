@@ -27,16 +27,21 @@ class Scene:
     Attributes:
         members: the processes.
         pages: what they have merged.
-        rooms: what each level can take where one of them lives, or that pays; None for no limit.
+        levels: by name, those in which one of them lives, or that pay.
         inodes: of the cgroups of the node by name, as /proc/kpagecgroup has them.
         survey: where the pages are from.
     """
 
     members: tuple[Member, ...]
     pages: tuple[Pages, ...]
-    rooms: Mapping[str, int | None]
+    levels: Mapping[str, Level]
     inodes: Mapping[str, int]
     survey: Survey
+
+    @property
+    def rooms(self) -> dict[str, int | None]:
+        """What each level can take; None for no limit."""
+        return {name: level.room for name, level in self.levels.items()}
 
 
 def look_steps(
@@ -88,7 +93,7 @@ def look_steps(
     return Scene(
         members=tuple(members),
         pages=tuple(shared_pages(survey, paths)),
-        rooms={level.name: level.room for levels in found.values() for level in levels},
+        levels={level.name: level for levels in found.values() for level in levels},
         inodes={name: inode for inode, name in names.items()},
         survey=survey,
     )

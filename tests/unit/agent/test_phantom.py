@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksm_operator.agent.phantom import LEAST_SECONDS, MOST_CPU_SHARE, Look, is_due
+from ksm_operator.kernel import Estimate
 
 SECONDS = st.floats(0, 1e5)
 
@@ -16,7 +17,7 @@ def test_the_first_look_is_due_at_once() -> None:
 @given(at=SECONDS, later=SECONDS, cpu=SECONDS)
 def test_looks_are_rare_and_cheap(at: float, later: float, cpu: float) -> None:
     """At most once a minute, and a small share of a core however long one takes."""
-    if is_due(Look(1, at, cpu), at + later):
+    if is_due(Look(Estimate(1), at, cpu), at + later):
         assert later >= LEAST_SECONDS * 0.999
         assert cpu <= later * MOST_CPU_SHARE * 1.001
     elif later > LEAST_SECONDS * 1.001:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from ksm_operator.agent.container_series import rows
-from ksm_operator.agent.containers_survey import ContainerFigures, counted
+from ksm_operator.agent.container_series import pod_rows, rows
+from ksm_operator.agent.containers_survey import ContainerFigures, PodFigures, counted
 from ksm_operator.agent.metrics import Metrics
 from ksm_operator.agent.placement import Placement
 from ksm_operator.agent.wire import ObjectMeta
@@ -26,7 +26,7 @@ LABELS = f'container_id="{"a" * 64}",namespace="shop",pod="web-0",uid="{UID}"'
 
 def figures(placement: Placement = HERE, profit: int | None = -7) -> ContainerFigures:
     """A container's."""
-    share = Share(Estimate(30, 1), Estimate(10, 1), Estimate(20, 1), Estimate(5, 1))
+    share = Share(Estimate(30, 1), Estimate(10, 1), Estimate(20, 1), Estimate(5, 2))
     return ContainerFigures(placement, 1000.0, share, Estimate(115, 3), 12, profit)
 
 
@@ -38,7 +38,7 @@ def scraped(metrics: Metrics) -> list[str]:
 def shown(metrics: Metrics, found: Iterable[ContainerFigures], running: Iterable[str]) -> str:
     """What is read of the containers."""
     assert metrics.each_container is not None
-    metrics.each_container.show(rows(tuple(found), set(running), PODS))
+    metrics.each_container.show(rows(tuple(found), set(running), PODS), ())
     return "\n".join(line for line in scraped(metrics) if line.startswith("ksm_container_"))
 
 
@@ -51,6 +51,7 @@ def test_a_container_by_name() -> None:
         ("merged_bytes", "30.0"),
         ("unpaid_bytes", "20.0"),
         ("phantom_bytes", "5.0"),
+        ("phantom_error_bytes", "2.0"),
         ("watched_pages", "12.0"),
         ("profit_bytes", "-7.0"),
         ("survey_timestamp_seconds", "1000.0"),
@@ -67,6 +68,29 @@ def test_what_is_gone_is_not_shown() -> None:
     assert shown(metrics, [figures(stranger)], ["/b"]) == "", "nobody knows its name"
 
 
+def test_a_pod_pays_for_containers_that_have_ended() -> None:
+    """No container has that charge any more, and its pod's limit is what it counts against."""
+    metrics = Metrics("1", per_container=True)
+    assert metrics.each_container is not None
+    stranger = PodFigures("other", Estimate(9))
+    found = pod_rows([PodFigures(UID, Estimate(7, 3)), stranger], PODS)
+    metrics.each_container.show((), found)
+    labels = f'namespace="shop",pod="web-0",uid="{UID}"'
+    assert [line for line in scraped(metrics) if line.startswith("ksm_pod_")] == [
+        f"ksm_pod_phantom_bytes{{{labels}}} 7.0",
+        f"ksm_pod_phantom_error_bytes{{{labels}}} 3.0",
+    ]
+
+
+def test_the_phantom_charge_has_its_error() -> None:
+    """From a sample it may be out by more than a small pod has room; unknown is not none."""
+    metrics = Metrics("1")
+    assert "ksm_node_phantom_error_bytes NaN" in scraped(metrics)
+    metrics.show_phantom(Estimate(50, 4))
+    assert "ksm_node_phantom_bytes 50.0" in scraped(metrics)
+    assert "ksm_node_phantom_error_bytes 4.0" in scraped(metrics)
+
+
 def test_what_the_kernel_does_not_tell_is_not_shown() -> None:
     """0 would be read as no profit."""
     text = shown(Metrics("1", per_container=True), [figures(profit=None)], [HERE.container_path])
@@ -79,7 +103,9 @@ def test_what_the_kernel_does_not_tell_is_not_shown() -> None:
 
 def test_containers_are_shown_on_request_only() -> None:
     """Names of pods, and thousands of series, are not for everybody's Prometheus."""
-    assert "ksm_container_" not in "\n".join(scraped(Metrics("1")))
+    text = "\n".join(scraped(Metrics("1")))
+    assert "ksm_container_" not in text
+    assert "ksm_pod_" not in text
 
 
 def test_ksmds_counters() -> None:

@@ -34,11 +34,11 @@ def test_the_tightest_level_is_named(tmp_path: Path) -> None:
     container = write(tmp_path / "pod/c", memory_limit_in_bytes=100, memory_usage_in_bytes=50)
     levels = cgroup_levels(Hierarchy(1, tmp_path, "/kubepods"), container)
     assert levels == [
-        Level("/kubepods/pod/c", 50),
-        Level("/kubepods/pod", 10),
-        Level("/kubepods", None),
+        Level("/kubepods/pod/c", 50, 50, (100, None)),
+        Level("/kubepods/pod", 10, 90, (100, None)),
+        Level("/kubepods", None, None, (None, None)),
     ]
-    assert tightest(levels) == Level("/kubepods/pod", 10)
+    assert tightest(levels) == levels[1]
     assert tightest([Level("/", None)]) is None
     assert cgroup_levels(Hierarchy(1, tmp_path, "/kubepods"), container, most=2) == levels[:2]
 
@@ -48,7 +48,8 @@ def test_swap_limit_of_version_1(tmp_path: Path) -> None:
     cgroup = write(tmp_path / "c", memory_limit_in_bytes=100, memory_usage_in_bytes=20)
     (cgroup / "memory.memsw.limit_in_bytes").write_text("100\n")
     (cgroup / "memory.memsw.usage_in_bytes").write_text("70\n")
-    assert cgroup_levels(Hierarchy(1, tmp_path), cgroup)[0].room == 30
+    level = cgroup_levels(Hierarchy(1, tmp_path), cgroup)[0]
+    assert (level.room, level.usage, level.limits) == (30, 20, (100, 100))
 
 
 @given(
