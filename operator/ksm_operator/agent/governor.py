@@ -40,6 +40,7 @@ class Governor:
         self, host: Host, knobs: Knobs, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.scanning: tuning.Scanning | None = None
+        self._forgotten: tuning.Scanning | None = None
         self._host = host
         self._knobs = knobs
         self._clock = clock
@@ -52,8 +53,11 @@ class Governor:
         self._last: Reading | None = None
 
     def forget(self) -> None:
-        """Begin anew at the next step: the policy was edited, or ksmd was stopped meanwhile."""
-        self.scanning = None
+        """Begin anew at the next step: the policy was edited, or ksmd was stopped meanwhile.
+
+        What ksmd took too much of its limit is not forgotten.
+        """
+        self._forgotten, self.scanning = self.scanning or self._forgotten, None
 
     def step(
         self, ksmd: Ksmd, containers: int, paths: Collection[str], *, hurry: bool = False
@@ -84,7 +88,7 @@ class Governor:
                 ksmd = msgspec.structs.replace(ksmd, tuning="Auto")
             reading = replace(self._read(values, now, containers, paths), hurry=hurry)
             if before is None:
-                told = tuning.start(ksmd, reading, page_size())
+                told = tuning.start(ksmd, reading, page_size(), self._forgotten)
             else:
                 told = tuning.decide(before, ksmd, reading, page_size())
             self._newcomers.keep_up(before.pace if before is not None else None, told.pace)
