@@ -11,9 +11,9 @@ import msgspec
 from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.cgroups import processes_in
 from ksm_operator.agent.newcomers import Newcomers
-from ksm_operator.agent.reading import Reading, merged
+from ksm_operator.agent.reading import Reading, available_percent, merged
 from ksm_operator.agent.settings import scanning_values
-from ksm_operator.kernel import page_size, read_meminfo, read_vmstat
+from ksm_operator.kernel import page_size, read_meminfo
 from ksm_operator.kernel.headroom import read_usage, usage_file
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Governor:
             self._charged = saved + sum(usage.values())
             self._waiting = sum(usage[path] for path in self._newcomers.waiting)
             self._served = sum(usage[path] for path in self._newcomers.served)
-        breaks, last = read_vmstat().get("cow_ksm", 0), self._last
+        breaks, last = self._host.breaks(page_size()), self._last
         self._last = Reading(
             at=now,
             cpu=self._host.ksmd_cpu_ns() / 1e9,
@@ -129,9 +129,7 @@ class Governor:
             charged=self._charged,
             waiting=self._waiting,
             served=self._served,
-            available_percent=100
-            * memory.get("MemAvailable", 0)
-            / max(1, memory.get("MemTotal", 0)),
+            available_percent=available_percent(memory),
             merged=merged(last, saved, breaks, page_size()),
             stay=self._newcomers.stay(),
         )
