@@ -67,7 +67,8 @@ class Agents:
     def hands(self, tracer: object) -> Obedience:
         """All that the next one does to the machine."""
         state, save = self._state()
-        return Obedience(self._host(tracer), state, save, Metrics("test"), lambda: False)
+        self.host = self._host(tracer)
+        return Obedience(self.host, state, save, Metrics("test"), lambda: False)
 
     def _state(
         self, instant: Callable[[], None] = lambda: None

@@ -11,7 +11,7 @@ from kernel.test_release import merged
 from ksm_operator.agent.obey import Obedience
 from ksm_operator.agent.profit import Profit
 from ksm_operator.agent.wire import Ksmd
-from ksm_operator.kernel import Hierarchy, KernelFeatures, Tracer
+from ksm_operator.kernel import Hierarchy, KernelFeatures, Tracer, page_size, read_vmstat
 from support import kernel
 
 MIB = 1 << 20
@@ -83,3 +83,29 @@ def test_who_shares_nothing_is_withdrawn_and_tried_again(
         return bool(kernel.merge_any(loner.pid))
 
     wait_until(back, "it is tried again")
+
+
+@pytest.mark.usefixtures("ksmd")
+def test_what_is_given_back_was_not_written_to(
+    hierarchy: Hierarchy,
+    prctl: KernelFeatures,
+    tracer: Tracer,
+    cgroup: Cgroup,
+    holder: Holders,
+) -> None:
+    """The kernel counts both alike; those who stay would be charged for copies nobody made."""
+    agents = Agents(hierarchy, prctl)
+    hands, path = agents.hands(tracer), agents.path(cgroup)
+    twins = [holder(SIZE, cgroup, "small") for _ in range(2)]
+
+    def all_merge() -> bool:
+        hands.attention.enrol([path], lambda _: "pod")
+        return all(merged(one) > 0.9 * SIZE * MIB for one in twins)
+
+    wait_until(all_merge, "the twins are merged")
+    kernel.write_setting("run", 0)
+    pages = SIZE * MIB // page_size()
+    counted, breaks = read_vmstat()["cow_ksm"], agents.host.breaks(page_size())
+    release_all(hands.enrolment, path)
+    assert read_vmstat()["cow_ksm"] - counted > pages
+    assert agents.host.breaks(page_size()) - breaks < pages // 4

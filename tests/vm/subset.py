@@ -31,6 +31,9 @@ DUPLICATES = (
 DUPLICATES_AND_MERGED = (*DUPLICATES, "test_duplicates.py::test_merged_pages_count_as_before")
 """The same beside pages that are merged, which the kernel shows in its own way."""
 
+LIMIT = ("test_agent_governor.py::test_the_limit_holds_over_any_ten_seconds",)
+"""How ksmd goes over memory, and what holes in it cost, is different on each."""
+
 FANOTIFY = (
     "test_watch.py::test_nested_directories_are_seen[fanotify]",
     "test_watch.py::test_many_at_once[fanotify]",
@@ -220,14 +223,14 @@ instruction of their programs on, whether runc or crun makes them; x86-64."""
 SUBSETS: dict[str, tuple[str, ...]] = {
     "7": (
         *(*ANYWHERE, *FANOTIFY, *EXECS, *LIMITS, *GUARDED, *PRCTL, *RUNC, *NODE_COMMAND),
-        *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64, *RELEASED_AT_A_LIMIT),
+        *(*DUPLICATES_AND_MERGED, *GOES_ON_ON_X86_64, *RELEASED_AT_A_LIMIT, *LIMIT),
         "test_merged_pages.py::test_which_pages_are_merged",
         "test_enrol.py",
         "test_frozen.py",
     ),
     "6.12": (
         *(*ANYWHERE, *FANOTIFY, *EXECS, *PAYERS, *PRCTL, *ENROLLED_AND_RELEASED),
-        *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES, *FOREIGN),
+        *(*HUGE_PAGES, *RUNC, *MADVISE_AND_PRCTL, *MERGED_PAGES, *FOREIGN, *LIMIT),
         "test_duplicates.py",
     ),
     "aarch64-7": ("test_frozen.py", *REMOTE, *KILLED_ON_7),
@@ -235,7 +238,7 @@ SUBSETS: dict[str, tuple[str, ...]] = {
         *(*ANYWHERE, *CANNOT, *FANOTIFY, *DUPLICATES_AND_MERGED, *ENROLLED_AND_RELEASED),
         *KILLED_ON_6_12,
     ),
-    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES),
+    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES, *LIMIT),
     "aarch64-16k": (
         "test_probe.py::test_feature",
         "test_probe.py::test_method",

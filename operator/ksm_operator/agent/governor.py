@@ -11,9 +11,9 @@ import msgspec
 from ksm_operator.agent import ksmd as tuning
 from ksm_operator.agent.cgroups import processes_in
 from ksm_operator.agent.newcomers import Newcomers
-from ksm_operator.agent.reading import Reading, merged
+from ksm_operator.agent.reading import Reading, available_percent, merged
 from ksm_operator.agent.settings import scanning_values
-from ksm_operator.kernel import page_size, read_meminfo, read_vmstat
+from ksm_operator.kernel import page_size, read_meminfo
 from ksm_operator.kernel.headroom import read_usage, usage_file
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Governor:
         self, host: Host, knobs: Knobs, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.scanning: tuning.Scanning | None = None
+        self._forgotten: tuning.Scanning | None = None
         self._host = host
         self._knobs = knobs
         self._clock = clock
@@ -57,8 +58,11 @@ class Governor:
         return self._last.merged if self._last is not None else 0
 
     def forget(self) -> None:
-        """Begin anew at the next step: the policy was edited, or ksmd was stopped meanwhile."""
-        self.scanning = None
+        """Begin anew at the next step: the policy was edited, or ksmd was stopped meanwhile.
+
+        What ksmd took too much of its limit is not forgotten.
+        """
+        self._forgotten, self.scanning = self.scanning or self._forgotten, None
 
     def step(
         self, ksmd: Ksmd, containers: int, paths: Collection[str], *, hurry: bool = False
@@ -89,7 +93,7 @@ class Governor:
                 ksmd = msgspec.structs.replace(ksmd, tuning="Auto")
             reading = replace(self._read(values, now, containers, paths), hurry=hurry)
             if before is None:
-                told = tuning.start(ksmd, reading, page_size())
+                told = tuning.start(ksmd, reading, page_size(), self._forgotten)
             else:
                 told = tuning.decide(before, ksmd, reading, page_size())
             self._newcomers.keep_up(before.pace if before is not None else None, told.pace)
@@ -116,7 +120,7 @@ class Governor:
             self._charged = saved + sum(usage.values())
             self._waiting = sum(usage[path] for path in self._newcomers.waiting)
             self._served = sum(usage[path] for path in self._newcomers.served)
-        breaks, last = read_vmstat().get("cow_ksm", 0), self._last
+        breaks, last = self._host.breaks(page_size()), self._last
         self._last = Reading(
             at=now,
             cpu=self._host.ksmd_cpu_ns() / 1e9,
@@ -130,9 +134,7 @@ class Governor:
             charged=self._charged,
             waiting=self._waiting,
             served=self._served,
-            available_percent=100
-            * memory.get("MemAvailable", 0)
-            / max(1, memory.get("MemTotal", 0)),
+            available_percent=available_percent(memory),
             merged=merged(last, saved, breaks, page_size()),
             stay=self._newcomers.stay(),
         )

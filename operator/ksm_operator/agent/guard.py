@@ -175,6 +175,7 @@ class Guard:
         for process, size in relief.given_back.items():
             self._metrics.actions.inc()
             self._metrics.given_back.inc(size)
+            self._host.given_back += size
             log.info("merged pages given back", extra={"pid": process.pid, "bytes": size})
 
 

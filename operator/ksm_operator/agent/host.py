@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.mounts import see_host_cgroups, whole_memory_hierarchy
+from ksm_operator.agent.reading import broken
 from ksm_operator.kernel import (
     Helper,
     Hierarchy,
@@ -22,6 +23,7 @@ from ksm_operator.kernel import (
     find_writable_root,
     ksmd_cpu_ns,
     probe,
+    read_vmstat,
 )
 from ksm_operator.kernel import boot_id as read_boot_id
 
@@ -58,6 +60,7 @@ class Host:
         tracer: makes processes run system calls, in a process of its own.
         boot_time: when the kernel started, seconds since the epoch.
         ksmd: pid of ksmd; None if it cannot be seen.
+        given_back: bytes of merged memory that we had processes give back.
     """
 
     sysfs: KsmSysfs
@@ -66,6 +69,14 @@ class Host:
     tracer: Helper
     boot_time: float
     ksmd: int | None
+    given_back: int = 0
+    _breaks: int = field(default=0, init=False)
+
+    def breaks(self, page_size: int) -> int:
+        """Return the merged pages that were written to since boot, as `Reading.breaks`."""
+        counted = read_vmstat().get("cow_ksm", 0)
+        self._breaks = broken(self._breaks, counted, self.given_back // page_size)
+        return self._breaks
 
     def started_at(self, process: Process) -> float:
         """Return when a process started, in seconds since the epoch."""

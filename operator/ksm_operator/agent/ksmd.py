@@ -5,7 +5,8 @@ spaces cost it time without counting as pages, so no formula on pages holds a li
 a second ksmd's CPU time (schedstat) is set against a budget that grows with the limit. A budget
 that is overdrawn stops ksmd (`run` 0) until it is level again: that holds whoever chooses the
 batches, the policy (`Fixed`), the kernel (`Advisor`) or we (`Auto`, which chooses them so that the
-budget is hardly ever overdrawn).
+budget is hardly ever overdrawn). Batches of the policy that are too large to be stopped in time are
+divided, and so are their pauses.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from ksm_operator.agent import budget as allowance
+from ksm_operator.agent.budget import TICK_SHARE, Budget
 from ksm_operator.agent.pace import Pace, begin, follow
 
 if TYPE_CHECKING:
@@ -22,17 +25,16 @@ if TYPE_CHECKING:
 
 INTERVAL: Final = 1.0
 """Seconds between two decisions while ksmd may run."""
-SHORTEST_TICK: Final = 0.05
-TICK_SHARE: Final = 0.75
-"""Seconds between two looks at the budget, for each CPU of the limit: what ksmd can overdraw in
-between, on a whole CPU, is less than what the limit allows in a second."""
+SHORTEST_TICK: Final = 0.02
 REST_TICKS: Final = 4
-"""So many times as long outside of bursts, where ksmd uses a small part of its limit."""
+"""So many times as long as in a burst, where the dearest pages would not take the limit either."""
 AIM: Final = 0.9
 """Share of the limit that `Auto` steers for, so that it rarely has to stop ksmd."""
 BURST_SLEEP: Final = 20
 REST_SLEEP: Final = 1000
 """Milliseconds between batches in a burst, the kernel's default, and outside of it."""
+LEAST_SLEEP: Final = 4
+"""Milliseconds that a burst's pauses are cut to: shorter ones most kernels' timers round up."""
 START_PAGES: Final = 100
 LEAST_PAGES: Final = 16
 MOST_PAGES: Final = 20_000
@@ -40,32 +42,8 @@ MOST_PAGES: Final = 20_000
 MOST_STEP: Final = 4.0
 """By so much a batch is raised at once: in the first burst nothing is known of how large it may be.
 Pages that turn out to be dearer overdraw the budget, which stops ksmd before the next step."""
-CREDIT_SECONDS: Final = 0.1
-"""How much unused budget is kept: a tenth of a second's worth."""
-MOST_DEBT: Final = 2.0
-"""CPU seconds of overdraft that are remembered: more than one interval can bring."""
 AVAILABLE_HYSTERESIS: Final = 2
 """Percentage points above the threshold at which scanning stops again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """CPU time that ksmd may use.
-
-    Attributes:
-        at: when it was reckoned, seconds on a clock that only moves forward.
-        cpu: CPU seconds of ksmd until then.
-        left: CPU seconds that may be used at once; negative while overdrawn.
-    """
-
-    at: float
-    cpu: float
-    left: float = 0.0
-
-    def reckon(self, limit: float, at: float, cpu: float) -> Budget:
-        """Return the budget at a later moment, with the limit in CPUs."""
-        left = self.left + limit * (at - self.at) - (cpu - self.cpu)
-        return Budget(at, cpu, max(-MOST_DEBT, min(limit * CREDIT_SECONDS, left)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +61,8 @@ class Scanning:
         burst_pages: the batch that kept ksmd at its limit in the last burst.
         decided: what was measured at the last decision.
         ran: seconds since then in which ksmd was told to scan.
+        batch: pages of the batches that were begun last.
+        dearest: CPU seconds that a page is taken to cost at most.
     """
 
     run: bool
@@ -95,23 +75,38 @@ class Scanning:
     burst_pages: int
     decided: Reading
     ran: float = 0.0
+    batch: int = 0
+    dearest: float = allowance.DEAREST
 
 
-def start(ksmd: Ksmd, now: Reading, page_size: int) -> Scanning:
-    """Return what to begin with, after the first reading."""
+def start(ksmd: Ksmd, now: Reading, page_size: int, last: Scanning | None = None) -> Scanning:
+    """Return what to begin with, after the first reading.
+
+    Args:
+        ksmd: the policy's tuning.
+        now: what was measured.
+        page_size: bytes of a page.
+        last: what ksmd was told before it was stopped, or before the policy was edited: neither
+            pays for what it took.
+    """
     wanted = scarce(ksmd, now.available_percent, scanning=False)
+    budget, dearest = Budget(now.at, now.cpu), allowance.DEAREST
+    if last is not None:
+        budget = last.budget.reckon(limit_of(ksmd), now.at, now.cpu)
+        dearest = allowance.forgotten(last.dearest, now.at - last.budget.at)
     first = Scanning(
-        run=wanted,
+        run=wanted and budget.left >= 0,
         pages_to_scan=ksmd.pages_to_scan or START_PAGES,
         sleep_millisecs=ksmd.sleep_milliseconds or BURST_SLEEP,
         smart_scan=None,
-        budget=Budget(now.at, now.cpu),
+        budget=budget,
         wanted=wanted,
         pace=begin(now),
         burst_pages=START_PAGES,
         decided=now,
+        dearest=dearest,
     )
-    return _paced(first, ksmd, page_size) if ksmd.tuning == "Auto" else first
+    return _paced(first, ksmd, page_size) if ksmd.tuning == "Auto" else _as_written(first, ksmd)
 
 
 def scarce(ksmd: Ksmd, available_percent: float, *, scanning: bool) -> bool:
@@ -127,7 +122,10 @@ def tick(scanning: Scanning, ksmd: Ksmd) -> float:
     if not scanning.wanted:
         return INTERVAL
     resting = ksmd.tuning == "Auto" and scanning.pace.period > 0
-    seconds = TICK_SHARE * limit_of(ksmd) * (REST_TICKS if resting else 1)
+    dear = (
+        scanning.pages_to_scan * scanning.dearest > limit_of(ksmd) * scanning.sleep_millisecs / 1000
+    )
+    seconds = TICK_SHARE * limit_of(ksmd) * (REST_TICKS if resting and not dear else 1)
     return min(INTERVAL, max(SHORTEST_TICK, seconds))
 
 
@@ -138,9 +136,18 @@ def limit_of(ksmd: Ksmd) -> float:
 
 def meter(scanning: Scanning, ksmd: Ksmd, at: float, cpu: float) -> Scanning:
     """Return what ksmd shall do after a look at its CPU time alone."""
-    ran = scanning.ran + (at - scanning.budget.at if scanning.run else 0.0)
-    budget = scanning.budget.reckon(limit_of(ksmd), at, cpu)
-    return replace(scanning, run=scanning.wanted and budget.left >= 0, budget=budget, ran=ran)
+    limit, ran, batch = limit_of(ksmd), scanning.ran, scanning.batch
+    if scanning.run:
+        ran, batch = ran + at - scanning.budget.at, scanning.pages_to_scan
+    budget = scanning.budget.reckon(limit, at, cpu)
+    return replace(
+        scanning,
+        run=scanning.wanted and budget.left >= 0,
+        budget=budget,
+        ran=ran,
+        batch=batch,
+        dearest=allowance.dearest(scanning.dearest, batch, limit, budget.left),
+    )
 
 
 def decide(scanning: Scanning, ksmd: Ksmd, now: Reading, page_size: int) -> Scanning:
@@ -157,9 +164,13 @@ def decide(scanning: Scanning, ksmd: Ksmd, now: Reading, page_size: int) -> Scan
         # The burst that memory became plenty in did not take as long as that lasted.
         scanning = replace(scanning, pace=begin(now))
     used = now.cpu - scanning.decided.cpu
-    scanning = meter(replace(scanning, wanted=wanted, decided=now), ksmd, now.at, now.cpu)
+    dearest = allowance.forgotten(scanning.dearest, now.at - scanning.decided.at)
+    scanning = replace(scanning, wanted=wanted, decided=now, dearest=dearest)
+    scanning = meter(scanning, ksmd, now.at, now.cpu)
     ran, scanning = scanning.ran, replace(scanning, ran=0.0)
-    if ksmd.tuning != "Auto" or not wanted:
+    if ksmd.tuning != "Auto":
+        return _as_written(scanning, ksmd)
+    if not wanted:
         return scanning
     if not scanning.pace.period and ran > 0 and used > 0:
         pages = resize(scanning.burst_pages, used / ran, AIM * limit_of(ksmd))
@@ -180,8 +191,19 @@ def _paced(scanning: Scanning, ksmd: Ksmd, page_size: int) -> Scanning:
         if sleep < BURST_SLEEP or pages / sleep > scanning.burst_pages / BURST_SLEEP:
             # The limit does not allow even this; it is scanned as fast as it does.
             pages, sleep = scanning.burst_pages, BURST_SLEEP
+    most = allowance.largest(limit_of(ksmd), scanning.dearest)
+    pages, sleep = allowance.divide(pages, sleep, most, LEAST_SLEEP)
     chosen = None if ksmd.smart_scan is not None else not pace.thorough
     return replace(scanning, pages_to_scan=pages, sleep_millisecs=sleep, smart_scan=chosen)
+
+
+def _as_written(scanning: Scanning, ksmd: Ksmd) -> Scanning:
+    """Turn the policy's own numbers, if it has any, into batches that can be stopped in time."""
+    if ksmd.pages_to_scan is None or ksmd.sleep_milliseconds is None:
+        return scanning
+    most = allowance.largest(limit_of(ksmd), scanning.dearest)
+    pages, sleep = allowance.divide(ksmd.pages_to_scan, ksmd.sleep_milliseconds, most)
+    return replace(scanning, pages_to_scan=pages, sleep_millisecs=sleep)
 
 
 def resize(pages: int, share: float, aim: float) -> int:

@@ -12,8 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ksm_operator.agent.worth import PRICE
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -60,12 +58,14 @@ class Spent:
         full_scans: scans of all memory that have ended.
         kept_share: of all mappings of merged pages, those that stand for a page that is kept; the
             others were given back.
+        price: byte-seconds that a CPU second is worth now, as the governor reckons.
     """
 
     cpu: float
     breaks: int
     full_scans: int
     kept_share: float
+    price: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def book(
     return replace(
         account,
         gained=account.gained + gained * seconds,
-        cost=account.cost + now.records * RECORD_BYTES * seconds + cpu * share * PRICE,
+        cost=account.cost + now.records * RECORD_BYTES * seconds + cpu * share * after.price,
     )
 
 
@@ -190,8 +190,13 @@ class Profit:
         for path, holding in holdings.items():
             if self.keeps_out(path, now):
                 continue
+            known = self._accounts.get(path)
+            if known is None:
+                # What was spent before it came others had.
+                accounts[path] = Account(now, spent.full_scans)
+                continue
             account = book(
-                self._accounts.get(path, Account(now, spent.full_scans)),
+                known,
                 holding,
                 seconds=now - at,
                 before=before,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,7 @@ class Reading:
         cpu: CPU seconds of ksmd.
         full_scans: scans of all memory that have ended.
         breaks: merged pages that were written to since (cow_ksm of /proc/vmstat, Linux 5.18; 0
-            before).
+            before), without those that we had processes give back.
         news: containers that were enrolled, and other reasons to scan soon.
         saved: bytes that merging gives back now.
         merged: bytes that were merged since the first reading, whatever became of them.
@@ -56,3 +60,20 @@ def merged(last: Reading | None, saved: int, breaks: int, page_size: int) -> int
     if last is None:
         return 0
     return last.merged + max(0, saved - last.saved + page_size * (breaks - last.breaks))
+
+
+def broken(before: int, counted: int, given_back: int) -> int:
+    """Return what `Reading.breaks` is; never less than it was.
+
+    Args:
+        before: what it was last.
+        counted: by the kernel, which counts a page that is given back as one that is written to.
+        given_back: pages, as far as that is known: a release tells at its end, so that what was
+            taken for writes meanwhile is made up for by those that follow.
+    """
+    return max(before, counted - given_back)
+
+
+def available_percent(memory: Mapping[str, int]) -> float:
+    """Return MemAvailable in percent of MemTotal, of /proc/meminfo."""
+    return 100 * memory.get("MemAvailable", 0) / max(1, memory.get("MemTotal", 0))

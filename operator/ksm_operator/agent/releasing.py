@@ -219,6 +219,7 @@ class Releasing:
             self._put_off(process, container, ReleaseProgress(False, 0, FAILED))
             log.warning("process not released", extra={"pid": process.pid, "error": str(progress)})
             return False
+        self._host.given_back += progress.freed_bytes
         if progress.done:
             self.left.pop(process, None)
             self._metrics.released.inc()

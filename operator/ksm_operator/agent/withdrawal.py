@@ -7,8 +7,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.agent.profit import Holding, Profit, Spent
+from ksm_operator.agent.reading import available_percent
 from ksm_operator.agent.record import adopt_all
-from ksm_operator.kernel import KernelError, page_size, read_ksm_stat, read_vmstat
+from ksm_operator.agent.worth import price
+from ksm_operator.kernel import KernelError, page_size, read_ksm_stat, read_meminfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,9 +61,10 @@ class Withdrawal:
         shared, sharing = values.pages_shared or 0, values.pages_sharing or 0
         spent = Spent(
             cpu=self._host.ksmd_cpu_ns() / 1e9,
-            breaks=read_vmstat().get("cow_ksm", 0),
+            breaks=self._host.breaks(page_size()),
             full_scans=values.full_scans or 0,
             kept_share=shared / (shared + sharing) if shared else 0.0,
+            price=price(available_percent(read_meminfo())),
         )
         holdings = {path: _holding(one) for path, one in self._state.containers.items()}
         hierarchy = self._host.hierarchy

@@ -74,7 +74,10 @@ def best_period(rate: float, cost: float, now: Reading) -> float:
     return math.sqrt(_price(now, cost) / (SCANS_UNTIL_MERGED * rate)) if rate else math.inf
 
 
+def price(available_percent: float) -> float:
+    """Return byte-seconds that a CPU second is worth, with so much of the memory available."""
+    return PRICE * max(5.0, min(DEAR_PERCENT, available_percent)) / DEAR_PERCENT
+
+
 def _price(now: Reading, cpu: float) -> float:
-    """Return byte-seconds that CPU time is worth."""
-    scarcity = max(5.0, min(DEAR_PERCENT, now.available_percent)) / DEAR_PERCENT
-    return max(cpu, 1e-6) * PRICE * scarcity
+    return max(cpu, 1e-6) * price(now.available_percent)

@@ -46,6 +46,7 @@ class Machine:
         now: seconds.
         containers: how many were enrolled.
         available: percent of memory.
+        advised: pages of a batch that the kernel's advisor chooses.
     """
 
     ksmd: Ksmd
@@ -57,6 +58,7 @@ class Machine:
     now: float = 0.0
     containers: int = 1
     available: float = 50.0
+    advised: int = 100
     _scanned: float = 0.0
     _looked: float = 0.0
     _scans: int = 0
@@ -129,18 +131,24 @@ class Machine:
 
     def _scan(self, told: Scanning) -> None:
         """One step of ksmd: a batch that was begun is finished whatever it is told."""
-        used = 0.0
-        if self._debt > 0:
-            used = min(STEP, self._debt)
-            self._debt -= used
-        elif told.run and self._asleep <= 0:
-            batch = told.pages_to_scan * self.cost(self.now) / 1e6
-            self._look_at(told.pages_to_scan)
-            used = min(STEP, batch)
-            self._debt = batch - used
-            self._asleep = told.sleep_millisecs / 1000
-        else:
-            self._asleep -= STEP
+        used, left = 0.0, STEP
+        while left > 0:
+            if self._debt > 0:
+                part = min(left, self._debt)
+                self._debt -= part
+                used += part
+            elif self._asleep > 0:
+                part = min(left, self._asleep)
+                self._asleep -= part
+            elif told.run:
+                pages = self.advised if self.ksmd.tuning == "Advisor" else told.pages_to_scan
+                self._debt = pages * self.cost(self.now) / 1e6
+                self._look_at(pages)
+                self._asleep = told.sleep_millisecs / 1000
+                continue
+            else:
+                break
+            left -= part
         self.used.append(self.used[-1] + used)
 
     def _look_at(self, pages: int) -> None:

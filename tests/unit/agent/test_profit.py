@@ -18,13 +18,13 @@ from ksm_operator.agent.profit import (
     Spent,
     book,
 )
-from ksm_operator.agent.worth import PRICE
+from ksm_operator.agent.worth import PRICE, price
 
 SIZE = 4096
 MINUTE = 60.0
 PAGES = (1 << 30) // SIZE
 RANDOM, TWIN = Holding(PAGES, 0), Holding(PAGES, PAGES)
-IDLE = Spent(0.0, 0, 0, 0.5)
+IDLE = Spent(0.0, 0, 0, 0.5, PRICE)
 
 
 class Node:
@@ -35,6 +35,7 @@ class Node:
         self.now = 0.0
         self.cpu = 0.0
         self.scan_seconds = MINUTE
+        self.price: float = PRICE
 
     def run(
         self,
@@ -48,7 +49,7 @@ class Node:
         while self.now < ends:
             self.now += MINUTE
             self.cpu += cpu * MINUTE
-            spent = Spent(self.cpu, 0, int(self.now // self.scan_seconds), 0.5)
+            spent = Spent(self.cpu, 0, int(self.now // self.scan_seconds), 0.5, self.price)
             losers += self.profit.settle(holdings, spent, self.now, SIZE, gone=gone)
         return losers
 
@@ -121,9 +122,10 @@ def test_nobody_pays_for_a_time_in_which_ksmd_stood_still() -> None:
     merged=st.integers(0, 1 << 20),
     cpu=st.floats(0, 60),
     seconds=st.floats(1, 600),
+    worth=st.floats(PRICE / 5, PRICE),
 )
 def test_gain_and_cost_are_in_one_currency(
-    records: int, merged: int, cpu: float, seconds: float
+    records: int, merged: int, cpu: float, seconds: float, worth: float
 ) -> None:
     """Alone on a node it bears all of ksmd's CPU, at the price that the governor pays too."""
     told = book(
@@ -131,9 +133,28 @@ def test_gain_and_cost_are_in_one_currency(
         Holding(records, merged),
         seconds=seconds,
         before=IDLE,
-        after=Spent(cpu, 0, 1, 0.5),
+        after=Spent(cpu, 0, 1, 0.5, worth),
         records=records,
         page_size=SIZE,
     )
     assert told.gained == pytest.approx(merged * SIZE / 2 * seconds)
-    assert told.cost == pytest.approx(records * RECORD_BYTES * seconds + cpu * PRICE)
+    assert told.cost == pytest.approx(records * RECORD_BYTES * seconds + cpu * worth)
+
+
+def test_where_memory_is_scarce_a_saving_is_worth_more_cpu() -> None:
+    """Or what the governor spends CPU for would be withdrawn for what it cost."""
+    few = {"/c": Holding(PAGES, PAGES // 8)}
+    cpu = 0.04
+    assert Node().run(few, FAIR_SECONDS + 2 * MINUTE, cpu=cpu) == ["/c"]
+    short = Node()
+    short.price = price(5.0)
+    assert short.run(few, FAIR_SECONDS + 2 * MINUTE, cpu=cpu) == []
+
+
+def test_a_newcomer_is_not_charged_for_what_was_spent_before_it_came() -> None:
+    """Accounts are booked each five minutes, and a burst may have ended just before."""
+    node = Node()
+    node.run({"/old": TWIN}, MINUTE)
+    half = Holding(PAGES, PAGES // 2)
+    assert node.run({"/old": TWIN, "/new": half}, MINUTE, cpu=1e6) == []
+    assert node.run({"/old": TWIN, "/new": half}, FAIR_SECONDS + MINUTE) == ["/old"]
