@@ -135,5 +135,5 @@ def test_it_holds_the_ranges_of_one_process_at_a_time(start: Start) -> None:
     def look_at(processes: Sequence[Process]) -> int:
         return height(lambda: look(processes, NodePolicy(), duty))
 
-    with family(start) as everybody:
+    with family(start, 2000, 31) as everybody:
         assert look_at(everybody) < 2 * look_at(everybody[:1])

@@ -205,5 +205,5 @@ def test_it_holds_the_ranges_of_one_process_at_a_time(living: Living, start: Sta
     def look(*processes: Process) -> int:
         return height(lambda: Look(most_pages=1 << 10).worth_of([one, *processes], list))
 
-    with family(start) as everybody:
+    with family(start, 2000, 31) as everybody:
         assert look(*everybody) < 2 * look(everybody[0])

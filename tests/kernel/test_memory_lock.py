@@ -3,6 +3,7 @@
 import select
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ import pytest
 from kernel.agents import WAIT
 from kernel.conftest import Cgroup, Start, Target, wait_until
 from kernel.whole_agent import record, running
-from ksm_operator.kernel import Hierarchy, KernelFeatures, Postponed, Tracer, enrol, read_vmas
+from ksm_operator.kernel import (
+    Hierarchy,
+    KernelFeatures,
+    Postponed,
+    Tracer,
+    enrol,
+    must_not_hang,
+    read_vmas,
+    survey_payers,
+)
 from ksm_operator.kernel.memory_lock import MEMORY_BUSY, BoundedReads
 from support import kernel
 
@@ -63,6 +73,18 @@ def test_a_read_is_given_up_and_others_are_made(
         assert caught.value.reason == MEMORY_BUSY
         assert reads.make(other.pid, lambda: read_vmas(other))
     assert readers() - before <= 2, "one is left behind, and one is at work"
+
+
+def test_a_survey_passes_over_it(
+    holding: Callable[[Cgroup], Target], start: Start, cgroup: Cgroup
+) -> None:
+    """Who pays for the others is known all the same, or one process would blind the guard."""
+    processes = [holding(cgroup).process, start(code=WAIT).process]
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(must_not_hang).result()
+        survey = threads.submit(survey_payers, processes).result()
+    assert not survey.gone
+    assert survey.cost.scanned_bytes
 
 
 @pytest.mark.usefixtures("ksm_settings")

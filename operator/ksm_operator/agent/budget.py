@@ -58,14 +58,14 @@ def dearest(known: float, batch: int, limit: float, left: float) -> float:
 
     Args:
         known: what it was taken to cost.
-        batch: pages of the batches that were begun last.
+        batch: pages of the batches that were begun last; 0 if that is not known.
         limit: in CPUs.
         left: of the budget, CPU seconds. If it is overdrawn by more than a look and a batch may
             cost, the batch took what is beyond the look, and what was earned meanwhile.
     """
-    if limit >= 1 or left >= -(TICK_SHARE + BATCH_SHARE) * limit:
+    if not batch or limit >= 1 or left >= -(TICK_SHARE + BATCH_SHARE) * limit:
         return known
-    return max(known, (-left - TICK_SHARE * limit) / ((1 - limit) * max(1, batch)))
+    return max(known, (-left - TICK_SHARE * limit) / ((1 - limit) * batch))
 
 
 def forgotten(known: float, seconds: float) -> float:

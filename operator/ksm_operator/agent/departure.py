@@ -9,7 +9,7 @@ from ksm_operator.agent.attention import SLICE_SECONDS
 from ksm_operator.agent.releasing import going, pause_before_release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 
     from ksm_operator.agent.releasing import Left
     from ksm_operator.agent.state import State
@@ -52,13 +52,18 @@ class Departure:
         self._stopped = stopped
         self._clock = clock
         self._steps: Generator[float, None, None] | None = None
-        self._begun_for: frozenset[str] = frozenset()
+        self._begun_for: dict[str, bool] = {}
         self._next = 0.0
 
     @property
     def is_going_on(self) -> bool:
         """Whether a release has been begun and is not over."""
         return self._steps is not None
+
+    @property
+    def under_way(self) -> frozenset[str]:
+        """Cgroup paths of the containers that a release is going through."""
+        return frozenset(self._begun_for)
 
     def step(
         self,
@@ -82,12 +87,12 @@ class Departure:
         if not pending:
             self._end()
             return True
-        if any(path in self._state.containers for path in self._begun_for.difference(pending)):
-            self._end()  # some container is wanted again
+        if self._is_overtaken(pending, only):
+            self._end()
         if not self.is_due():
             return False
         if self._steps is None:
-            self._begun_for = frozenset(pending)
+            self._begun_for = {path: path in only for path in pending}
             self._steps = self._releases.release(pending, reserve_percent, only)
         ends = self._clock() + SLICE_SECONDS
         for wait in self._steps:
@@ -98,11 +103,25 @@ class Departure:
             self._next = now + wait
             if wait or now > ends:
                 return False
+        begun = list(self._begun_for)
         self._end()
-        if not self._pending(pending, only):
-            return True
-        self.put_off(pause_before_release(self._releases.left.values(), self._clock()))
-        return False
+        if self._pending(begun, only):
+            self.put_off(pause_before_release(self._releases.left.values(), self._clock()))
+        return not self._pending(pending, only)
+
+    def _is_overtaken(
+        self, pending: Sequence[str], only: Mapping[str, Collection[Process]]
+    ) -> bool:
+        """Whether the release under way is not what is wanted any more.
+
+        A container is wanted again, or all of it has to go and not only some; or containers are to
+        leave, for whom others wait, while it goes through some of those that stay.
+        """
+        for path, some in self._begun_for.items():
+            wanted = path in pending and some == (path in only)
+            if not wanted and path in self._state.containers:
+                return True
+        return all(self._begun_for.values()) and any(path not in only for path in pending)
 
     def _pending(self, paths: Iterable[str], only: Mapping[str, Collection[Process]]) -> list[str]:
         containers = self._state.containers
@@ -117,7 +136,7 @@ class Departure:
         if self._steps is not None:
             self._steps.close()
         self._steps = None
-        self._begun_for = frozenset()
+        self._begun_for = {}
 
     def put_off(self, seconds: float) -> None:
         """Have nothing more released, or given back, for some seconds."""

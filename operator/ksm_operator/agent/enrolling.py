@@ -24,6 +24,7 @@ from ksm_operator.kernel import (
     share_memory,
 )
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
+from ksm_operator.kernel.memory_lock import MEMORY_BUSY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -186,8 +187,8 @@ class Enrolling:
         """Put on record what became of it; tells whether it merges because of us."""
         if isinstance(result, KernelError):
             seen.looks.pop(process, None)
-            if isinstance(result, Postponed) and result.reason == HELPER_RESTARTED:
-                # The process may be about to make the call by itself: the next look tells.
+            if isinstance(result, Postponed) and result.reason in (HELPER_RESTARTED, MEMORY_BUSY):
+                # It may be about to make the call, or have made it: the next look tells.
                 self._put_off(process, result, seen)
                 return False
             # The call may have been made before something came between.

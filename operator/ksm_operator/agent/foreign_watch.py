@@ -336,13 +336,14 @@ class ForeignWatch(threading.Thread):
         hurry = self._rounds.hurry
         if not self._round or (now < self._next_slice and not hurry):
             return
+        began = time.monotonic()
         while self._round and not self._ended:
             self._look_once([self._round.popleft() for _ in range(min(AT_ONCE, len(self._round)))])
             if not hurry:
                 break
         self._next_slice = now + SLICE_SECONDS
         if not self._round:
-            self._rounds.end(now)
+            self._rounds.end(now + time.monotonic() - began)
 
     def _whom_to_go_over(self) -> list[int]:
         listing = set(pids())

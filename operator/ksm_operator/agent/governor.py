@@ -80,6 +80,8 @@ class Governor:
             step.
         """
         now, before = self._clock(), self.scanning
+        if before is not None and "run" in self._knobs.state.yielded:
+            before = tuning.unmetered(before, now, self._host.ksmd_cpu_ns() / 1e9)
         if before is not None and now < self._next_decision:
             told = tuning.meter(before, ksmd, now, self._host.ksmd_cpu_ns() / 1e9)
             self.scanning = told

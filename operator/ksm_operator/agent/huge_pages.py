@@ -60,7 +60,7 @@ comes so early that its memory, or that of a replica beside it, may not be what 
 GROWN: Final = 2
 """With so many times the memory that was looked at, another answer may be true."""
 AGAIN_SECONDS: Final = 2.0
-"""Between two tries to let one go that has come to live in huge pages."""
+"""Between two looks at who has come to live in huge pages, until there is an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +194,10 @@ class HugePages:
             return SkipReason.HUGE_PAGES
         self._grown.discard(process)
         return None
+
+    def let_go(self, process: Process) -> None:
+        """Ask no more about one that is being released."""
+        self._grown.discard(process)
 
     def prepare(
         self,

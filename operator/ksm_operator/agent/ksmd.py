@@ -61,7 +61,7 @@ class Scanning:
         burst_pages: the batch that kept ksmd at its limit in the last burst.
         decided: what was measured at the last decision.
         ran: seconds since then in which ksmd was told to scan.
-        batch: pages of the batches that were begun last.
+        batch: pages of the batches that were begun last; 0 where the kernel chooses them.
         dearest: CPU seconds that a page is taken to cost at most.
     """
 
@@ -104,6 +104,7 @@ def start(ksmd: Ksmd, now: Reading, page_size: int, last: Scanning | None = None
         pace=begin(now),
         burst_pages=START_PAGES,
         decided=now,
+        batch=last.batch if last is not None else 0,
         dearest=dearest,
     )
     return _paced(first, ksmd, page_size) if ksmd.tuning == "Auto" else _as_written(first, ksmd)
@@ -134,11 +135,17 @@ def limit_of(ksmd: Ksmd) -> float:
     return min(1.0, ksmd.cpu_limit_milli_cpu / 1000)
 
 
+def unmetered(scanning: Scanning, at: float, cpu: float) -> Scanning:
+    """Return the same after a time in which somebody else had ksmd scan: that is on no account."""
+    return replace(scanning, budget=Budget(at, cpu), batch=0)
+
+
 def meter(scanning: Scanning, ksmd: Ksmd, at: float, cpu: float) -> Scanning:
     """Return what ksmd shall do after a look at its CPU time alone."""
     limit, ran, batch = limit_of(ksmd), scanning.ran, scanning.batch
     if scanning.run:
-        ran, batch = ran + at - scanning.budget.at, scanning.pages_to_scan
+        ran += at - scanning.budget.at
+        batch = 0 if ksmd.tuning == "Advisor" else scanning.pages_to_scan
     budget = scanning.budget.reckon(limit, at, cpu)
     return replace(
         scanning,

@@ -300,7 +300,7 @@ class Obedience:
             return float("inf")
         self._affinity.keep()
         policy = spec.policy or NodePolicy()
-        leaving = self.departure.is_going_on or spec.desired_state in ("Released", "Observing")
+        leaving = bool(self.departure.paths) or spec.desired_state in ("Released", "Observing")
         waited_for = leaving and not self._host.features.smaps_shows_merged
         in_debt = self.debt is not None and self.debt.is_held
         if (self.held or in_debt) and not waited_for:
@@ -333,7 +333,7 @@ class Obedience:
         if not enrolled:
             self.guard.stop()
             return GUARD_IDLE
-        leaving = self.departure.paths if self.departure.is_going_on else frozenset()
+        leaving = self.departure.under_way
         if leaving.issuperset(self.state.containers):
             return GUARD_PAUSE
         return self.guard.step(

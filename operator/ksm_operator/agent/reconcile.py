@@ -135,7 +135,6 @@ class Reconciler:
             return False
         self.leaving = 0
         done = spec.desired_state != "Merging" or self._merge(policy)
-        # Nobody has to wait for them: they are of the domain.
         return done and released and not hands.enrolment.outgoing()
 
     def _merge(self, policy: NodePolicy) -> bool:

@@ -12,6 +12,7 @@ from ksm_operator.agent.record import adopt_all, forget_if_empty
 from ksm_operator.kernel import (
     KernelError,
     Marks,
+    Postponed,
     Process,
     ProcessGone,
     ReleaseProgress,
@@ -191,6 +192,8 @@ class Releasing:
                 marks=container.marks.get(process),
                 keeps_flags=self._keeps_flags,
             )
+        except Postponed:
+            return False
         except KernelError as error:
             outcome = error
         return self._settle(process, container, outcome)

@@ -84,8 +84,10 @@ class Verification:
                 reason = reason or self._huge_pages.why_no_longer(process, look.anonymous_bytes)
                 if reason is not None:
                     self._releasing.dismiss(container.path, process)
+                    self._huge_pages.let_go(process)
                     seen.skip(process, str(reason))
                     continue
+                self._releasing.left.pop(process, None)  # it may stay, whatever was tried before
                 if container.is_by_ranges(process):
                     if self._has_grown(process, container, look, seen.looks.get(process)):
                         grown.append(process)

@@ -108,7 +108,9 @@ class Vigilance:
         charge that may become a phantom. A cgroup that came later has not been looked at. What
         merging gives back does not tell it: where pods are replaced it stays as it was.
         """
-        merged = glance.merged - last.before.merged
+        # The first stands still while nobody governs ksmd, who may be had to scan by somebody else.
+        before = last.before
+        merged = max(glance.merged - before.merged, glance.saved - before.saved)
         may_need = 2 * merged if merged > self.grown_bytes else 0
         if may_need and glance.newcomers != last.before.newcomers:
             return True

@@ -48,14 +48,11 @@ class Withdrawal:
         """Whether it is time to measure."""
         return time.monotonic() >= self._next
 
-    def measure(self, values: KsmValues) -> list[str]:
+    def measure(self, values: KsmValues) -> None:
         """Book what was gained and spent since the last time.
 
         Args:
             values: ksmd's files now.
-
-        Returns:
-            Containers to attend to: they do not pay.
         """
         self._next = time.monotonic() + BOOK_SECONDS
         shared, sharing = values.pages_shared or 0, values.pages_sharing or 0
@@ -73,7 +70,6 @@ class Withdrawal:
         for path in losers:
             extra = {"cgroup": path, "podUID": self._state.containers[path].pod_uid}
             log.info("container withdrawn: merging it does not pay", extra=extra)
-        return losers
 
     def keeps_out(self, path: str) -> bool:
         """Whether a container is left alone for now."""

@@ -97,9 +97,9 @@ class Ksmd(KsmdSysfs):
         Field(
             description="Auto: the agent has ksmd scan at once where memory is new, and then as "
             "often as that pays. Advisor: the kernel's own (6.8 or newer; Auto before). Fixed: "
-            "pagesToScan and sleepMilliseconds as written; batches that cpuLimit could not stop in "
-            "time are divided. All stay below cpuLimit, by feedback on the CPU time that ksmd "
-            "really used."
+            "pagesToScan and sleepMilliseconds as written, but batches so large that ksmd would "
+            "exceed cpuLimit before it can be stopped are divided. All stay below cpuLimit, by "
+            "feedback on the CPU time that ksmd really used."
         ),
     ] = "Auto"
     cpu_limit: Annotated[

@@ -230,7 +230,7 @@ def _isolated(observed: "Observed") -> tuple[Truth, PolicyReason, str]:
         message = "processes outside the domain merge on " + _with_reasons(observed.foreign)
         return "False", PolicyReason.FOREIGN_MERGERS, message
     if not observed.reporting and observed.matched:
-        return "Unknown", PolicyReason.NODES_NOT_READY, "no node has reported yet"
+        return "Unknown", PolicyReason.NODES_NOT_READY, "no node says whether others merge there"
     return "True", PolicyReason.NO_FOREIGN_MERGERS, ""
 
 

@@ -60,7 +60,8 @@ class BoundedReads:
     """Reads that are waited for only so long.
 
     Args:
-        seconds: how long at least; the larger the process, the longer.
+        seconds: how long at least; the larger the process, the longer, and the more of them hang
+            already, the shorter: a thread that looks at one after the other gets to the end.
     """
 
     def __init__(self, seconds: float = READ_SECONDS) -> None:
@@ -99,7 +100,7 @@ class BoundedReads:
 
     def _result(self, pid: int, reader: _Reader) -> _Result:
         try:
-            return reader.results.get(timeout=self._seconds)
+            return reader.results.get(timeout=self._seconds / (1 + len(self._hanging)))
         except queue.Empty:
             pass
         try:

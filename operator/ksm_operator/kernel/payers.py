@@ -17,7 +17,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from ksm_operator.kernel.cgroupfs import walk
-from ksm_operator.kernel.errors import KernelError, ProcessGone
+from ksm_operator.kernel.errors import KernelError, Postponed, ProcessGone
 from ksm_operator.kernel.frames import (
     BLOCK_PAGES,
     PageFlags,
@@ -87,6 +87,8 @@ def survey_steps(
                 counted[process] = pages
             except ProcessGone:
                 gone.add(process)
+            except Postponed:
+                pass  # it holds its memory lock: its pages count as somebody else's
             yield
         if every is None:
             every = sampling_step(sum(counted.values()))
@@ -100,6 +102,8 @@ def survey_steps(
                 found[process], read = yield from _collect(process, where, flags, every, proc)
             except ProcessGone:
                 gone.add(process)
+            except Postponed:
+                pass
             else:
                 scanned += read
                 told += merged

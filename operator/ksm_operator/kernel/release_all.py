@@ -187,6 +187,8 @@ class _Act:
         """What is to be told of a process that was left."""
         try:
             remaining = read_merged_bytes(one.process, proc=self._proc)
+        except Postponed as error:
+            return ReleaseProgress(False, 0, error.reason)
         except KernelError as error:
             return error
         freed = self._freed[one.process]

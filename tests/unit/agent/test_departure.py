@@ -190,6 +190,60 @@ def test_some_of_a_container_may_go(departure: Departure, releases: Steps, state
     assert len(releases.begun) == 1
 
 
+def test_all_of_a_container_may_have_to_go_while_some_of_it_goes(
+    departure: Departure, releases: Steps
+) -> None:
+    """It was begun for some, and nobody would find out before they are done."""
+    releases.steps = [(0.0, 1.0, nothing)] * 2
+    assert not departure.step([FIRST], 0, {FIRST: [Process(1, 1)]})
+    assert not departure.paths, "nobody waits for who goes from a container that stays"
+    assert departure.under_way == {FIRST}
+    assert not departure.step([FIRST], 0)
+    assert (releases.closed, departure.paths) == (1, frozenset({FIRST}))
+    departure.put_off(0.0)
+    assert not departure.step([FIRST], 0)
+    assert len(releases.begun) == 2
+
+
+def test_some_of_a_container_stay_though_all_of_it_was_to_go(
+    departure: Departure, releases: Steps
+) -> None:
+    """Or a container that is wanted again would lose its sharing for one process."""
+    releases.steps = [(0.0, 1.0, nothing)]
+    assert not departure.step([FIRST], 0)
+    assert not departure.step([FIRST], 0, {FIRST: [Process(1, 1)]})
+    assert releases.closed == 1
+
+
+def test_who_leaves_does_not_wait_for_some_who_stay(departure: Departure, releases: Steps) -> None:
+    """Others wait for him; what goes from containers that stay may be large."""
+    releases.steps = [(0.0, 1.0, nothing)]
+    some = {FIRST: [Process(1, 1)]}
+    assert not departure.step([FIRST], 0, some)
+    assert not departure.step([SECOND, FIRST], 0, some)
+    assert releases.closed == 1
+    departure.put_off(0.0)
+    assert not departure.step([SECOND, FIRST], 0, some)
+    assert releases.begun[-1] == {FIRST, SECOND}
+
+
+def test_who_came_to_leave_meanwhile_is_begun_with_at_once(
+    departure: Departure, releases: Steps, state: State
+) -> None:
+    """He has not been tried yet, so there is nothing to wait for."""
+    releases.steps = [(0.0, 0.0, releases.goes(FIRST))]
+
+    def release(paths: frozenset[str]) -> bool:
+        return departure.step(sorted(paths & state.containers.keys()), 0)
+
+    departure._begun_for = {FIRST: False}
+    departure._steps = releases.release([FIRST], 0, None)
+    assert not release(frozenset({FIRST, SECOND}))
+    assert departure.is_due()
+    releases.steps = [(0.0, 0.0, releases.goes(SECOND))]
+    assert release(frozenset({FIRST, SECOND}))
+
+
 def test_an_agent_that_ends_begins_no_other_step(
     state: State, releases: Steps, clock: Clock
 ) -> None:

@@ -7,16 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksm_operator.agent.budget import MOST_LOOK, Budget
+from ksm_operator.agent.budget import DEAREST, MOST_LOOK, Budget
 from ksm_operator.agent.ksmd import (
     BURST_SLEEP,
     LEAST_PAGES,
     MOST_PAGES,
     MOST_STEP,
     REST_SLEEP,
+    meter,
     resize,
     scarce,
     start,
+    unmetered,
 )
 from ksm_operator.agent.wire import Ksmd
 from unit.agent.ksmd_simulation import PAGE, Machine, Memory
@@ -266,6 +268,29 @@ def test_an_edited_policy_pays_for_what_was_taken_before() -> None:
     assert not edited.run
     assert edited.budget.left < -1
     assert start(ksmd, replace(now, at=now.at + 60), PAGE, last).run
+
+
+@pytest.mark.parametrize("tuning", ["Auto", "Fixed", "Advisor"])
+def test_what_is_owed_after_an_edit_makes_no_page_dearer(tuning: str) -> None:
+    """One taken for dear would leave ksmd with batches of a page or two for an hour."""
+    before = Ksmd(tuning="Advisor", cpu_limit_milli_cpu=100)
+    machine = Machine(before, Memory(64 * GIB), lambda _: 300.0, advised=10_000).run(2)
+    now = machine.reading()
+    ksmd = Ksmd(tuning=tuning, cpu_limit_milli_cpu=100, pages_to_scan=1000, sleep_milliseconds=20)
+    edited = start(ksmd, now, PAGE, machine.told[-1])
+    looked = meter(edited, ksmd, now.at + 0.1, now.cpu)
+    assert looked.budget.left < -1
+    assert looked.dearest == edited.dearest == DEAREST
+
+
+def test_what_somebody_else_has_ksmd_do_is_on_no_account() -> None:
+    """Hours of it would have to be paid for when the policy takes ksmd's files back."""
+    ksmd = Ksmd(cpu_limit_milli_cpu=200)
+    told = start(ksmd, Machine(ksmd, Memory(GIB)).reading(), PAGE)
+    theirs = unmetered(told, told.budget.at + 36_000, told.budget.cpu + 36_000)
+    ours = meter(theirs, ksmd, theirs.budget.at + 1, theirs.budget.cpu + 0.1)
+    assert ours.run
+    assert ours.dearest == told.dearest
 
 
 @given(st.integers(LEAST_PAGES, MOST_PAGES), st.floats(0, 1), st.floats(0.001, 0.9))

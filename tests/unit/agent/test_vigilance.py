@@ -60,6 +60,11 @@ def test_pods_that_take_the_place_of_others() -> None:
     assert not WATCH.is_due(LAST, LAST.at + 0.9 / WATCH.urgent_share, rolled)
 
 
+def test_what_is_merged_while_nobody_governs_ksmd() -> None:
+    """Somebody else may have it scan; what was merged is counted by who governs it."""
+    assert WATCH.is_urgent(LAST, replace(MERGED, saved=1996 * MIB))
+
+
 def test_what_newcomers_merge_may_be_hidden() -> None:
     """Within one reading of the counters it makes up for what has ended: they are looked at."""
     hidden = replace(MERGED, newcomers=6)
