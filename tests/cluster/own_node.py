@@ -18,6 +18,7 @@ from kernel.conftest import Cgroup
 from kernel.population.injection import Member
 from kernel.population.kinds import STOP, Kind
 from ksm_operator.kernel import find_memory_hierarchy, pids, walk
+from support import kernel
 
 END_SECONDS: Final = 120
 POLICIES: Final = ("amber", "blue")
@@ -261,6 +262,22 @@ class OwnNode:
             return self._api.replace(f"{KSM_NODES}/{self.name}", {**found, "spec": spec})
         node = {"apiVersion": "ksm-operator.dev/v1alpha1", "kind": "KSMNode"}
         return self._api.create(KSM_NODES, {**node, "metadata": {"name": self.name}, "spec": spec})
+
+    def give_back(self, settings: dict[str, bytes]) -> None:
+        """Have everything released, and every program say how it is.
+
+        Args:
+            settings: the values under /sys/kernel/mm/ksm that have to be there afterwards.
+        """
+        generation = self.release()
+        wait_until(
+            lambda: self.says("Released", generation)["status"] == "True",
+            END_SECONDS,
+            "the node is given back",
+        )
+        assert kernel.settings() == settings
+        self.end_all()
+        assert not self.deviations
 
     def forget(self) -> None:
         """Delete the KSMNode, as somebody does by hand."""

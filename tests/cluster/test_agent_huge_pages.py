@@ -46,13 +46,4 @@ def test_an_edit_reaches_who_lives_in_huge_pages(
     wait_until(lambda: kernel.merge_any(pid), SECONDS, "it is enrolled")
     node.grant("amber", amber, huge_pages="Preserve")
     wait_until(lambda: not kernel.merge_any(pid), SECONDS, "it is let go")
-
-    generation = node.release()
-    wait_until(
-        lambda: node.says("Released", generation)["status"] == "True",
-        SECONDS,
-        "the node is given back",
-    )
-    assert kernel.settings() == settings
-    node.end_all()
-    assert not node.deviations
+    node.give_back(settings)

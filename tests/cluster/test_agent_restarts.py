@@ -38,19 +38,6 @@ def do_not_merge(pod: Pod) -> bool:
     return not any(kernel.merge_any(pid) for pid in pod.pids())
 
 
-def release(node: OwnNode, settings: dict[str, bytes]) -> None:
-    """Give the node back, and let every program say how it is."""
-    generation = node.release()
-    wait_until(
-        lambda: node.says("Released", generation)["status"] == "True",
-        SECONDS,
-        "the node is given back",
-    )
-    assert kernel.settings() == settings
-    node.end_all()
-    assert not node.deviations
-
-
 def test_a_stop_keeps_what_is_merged_and_tells_its_zero_from_an_admins(
     agent_program: AgentProgram, own_node: OwnNode
 ) -> None:
@@ -84,7 +71,7 @@ def test_a_stop_keeps_what_is_merged_and_tells_its_zero_from_an_admins(
     # Edited since: that is the administrator's word that it may go on.
     node.grant("amber", amber)
     wait_until(lambda: kernel.counter("run") == 1, SECONDS, "ksmd goes on")
-    release(node, settings)
+    node.give_back(settings)
 
 
 def test_another_owner_is_refused_whatever_the_api_says(
@@ -116,7 +103,7 @@ def test_another_owner_is_refused_whatever_the_api_says(
     wait_until(lambda: merge(second), SECONDS, "the second owner's merges")
     assert do_not_merge(first)
     assert agent.record["owner"] != owner
-    release(node, settings)
+    node.give_back(settings)
 
 
 def test_nobody_is_let_in_while_it_is_not_known_who_leaves(
@@ -144,7 +131,7 @@ def test_nobody_is_let_in_while_it_is_not_known_who_leaves(
         asked.set()
         wait_until(lambda: merge(second), SECONDS, "the new pod merges")
         assert do_not_merge(first)
-        release(node, settings)
+        node.give_back(settings)
 
 
 @dataclass(frozen=True)
@@ -218,7 +205,7 @@ def test_an_upgrade_loses_nothing(
     for one in record["containers"]:
         assert sorted(now[one["path"]]["enrolled"]) == sorted(one["enrolled"])
         assert now[one["path"]]["own"] == one["own"]
-    release(node, settings)
+    node.give_back(settings)
 
 
 @pytest.mark.parametrize("text", ['{"version": 99}', '{"version": 2, "boo'], ids=["newer", "torn"])
@@ -259,4 +246,4 @@ def test_after_a_reboot_the_record_is_of_others(
     wait_until(lambda: merge(pod), SECONDS, "another owner's are enrolled at once")
     assert agent.record["owner"] == node.uid("blue")
     assert merge(stranger)
-    release(node, settings)
+    node.give_back(settings)
