@@ -3,7 +3,8 @@
 What the other tests prove part by part on the first node is proved here at once, on the whole way
 that a policy takes: granted, enrolled, merged, told, released; and with a container that comes
 late, an agent that is killed, a process that kubectl exec starts, a pod that leaves and comes back,
-one that has no room, and one outside of the domain; and with a node that is drained.
+one that has no room, pods that write anew what they share, and one outside of the domain; and with
+a node that is drained.
 """
 
 import subprocess
@@ -21,6 +22,7 @@ from cluster.command import REPOSITORY, Kubectl, condition, wait_until
 from cluster.guest import Guest, Seen, onto, placed
 from cluster.operator_release import AGENT_LABEL, AGENT_SELECTOR, NAMESPACE
 from cluster.pods import INTRUDE, pod
+from cluster.refilling import Refilling, refilling
 from cluster.stage import Stage
 from cluster.traces import CLUSTER, traces
 from ksm_operator.agent.agent import RESYNC_SECONDS
@@ -149,7 +151,7 @@ def test_all_that_happens_on_a_node(kubectl: Kubectl) -> None:
 
     On all nodes at once, each with a policy of its own: most of the time one waits for them.
     """
-    steps = (_kill_agent, _exec, _leave_and_come_back, _intrude)
+    steps = (_kill_agent, _exec, _leave_and_come_back, _refill, _intrude)
     with _nodes(kubectl, *KERNELS) as guests, ThreadPoolExecutor(len(guests)) as pool:
         for done in [pool.submit(_go_all_the_way, one, kubectl, steps) for one in guests]:
             done.result()
@@ -288,6 +290,29 @@ def _leave_and_come_back(stage: Stage, guest: Guest, namespace: str) -> None:
     wait_until(only_the_other_merges, SECONDS, "one labelled disabled is let go", poll=LOOK_SECONDS)
     stage.kubectl(*label, f"{MERGE_LABEL}-")
     wait_until(both_merge, SECONDS, "it merges again without the label", poll=LOOK_SECONDS)
+
+
+def _refill(stage: Stage, guest: Guest, namespace: str) -> None:
+    """Who pays for what two share writes all of it anew: there is room for that."""
+    names = ("one", "two")
+    stage.kubectl.apply(*(onto(refilling(name, namespace), guest.kernel) for name in names))
+    guest.wait_for_pods(namespace, SECONDS)
+    containers = _containers(stage.kubectl, namespace, *names)
+
+    def shared() -> int:
+        # Who keeps a part to itself counts, and not who goes on mapping what was shared.
+        return min(one.merged_pages for one in guest.look().of(containers)) * PAGE
+
+    pods = Refilling(
+        stage.kubectl, namespace, names, shared, seconds=SECONDS, poll=2 * LOOK_SECONDS
+    )
+    pods.wait_until_filled()
+    killed = guest.look().killed
+    pods.wait_until_shared()
+    pods.refill(2)
+    pods.wait_until_shared()
+    assert guest.look().killed == killed
+    stage.kubectl("delete", "pod", *names, "-n", namespace)
 
 
 def _intrude(stage: Stage, guest: Guest, _namespace: str) -> None:

@@ -187,7 +187,7 @@ def test_thread_without_a_processor_is_waited_for(
     spinner = start("sh", "-c", "echo ready; while :; do :; done")
     without_quota.add(spinner.pid)
     without_quota.add(target.pid)
-    # Between two tries its call may end by itself, and then the program: what it saw is what counts.
+    # Between two tries its call may end by itself, and then the program: what it saw counts.
     with contextlib.suppress(Postponed, ProcessGone):
         tracer.call(target.process, [get_merge()])
     (without_quota.directory / "cpu.cfs_quota_us").write_text("-1")

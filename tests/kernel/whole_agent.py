@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -22,7 +22,8 @@ from ksm_operator.agent.metrics import Metrics
 from ksm_operator.agent.state import Container, State, load, save
 from ksm_operator.agent.vigilance import Glance, Looked, Vigilance
 from ksm_operator.agent.wire import Isolation, Ksmd, NodePolicy, NodeSpec, Owner, to_json_types
-from ksm_operator.kernel import Hierarchy
+from ksm_operator.kernel import Hierarchy, Process
+from ksm_operator.kernel.marks import Marks
 
 STATE = "state.json"
 STEADY = Ksmd(
@@ -77,12 +78,17 @@ def record(
     told: str,
     *,
     reserve_percent: int = 10,
+    marks: Mapping[Process, Marks] | None = None,
 ) -> None:
-    """Write what an agent before it left behind: who is enrolled, and what it was told last."""
+    """Write what an agent before it left behind: who is enrolled, and what it was told last.
+
+    Those with marks are enrolled by ranges.
+    """
     containers = {}
     for cgroup, target in members:
         path = "/" + str(cgroup.directory.relative_to(hierarchy.mount))
-        containers[path] = Container("a-pod", path, {target.process})
+        containers[path] = Container("a-pod", path)
+        containers[path].put(target.process, (marks or {}).get(target.process))
     owner = Owner("web", "a-policy", 1)
     policy = NodePolicy(
         namespaces=("web",),

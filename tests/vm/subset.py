@@ -238,7 +238,10 @@ SUBSETS: dict[str, tuple[str, ...]] = {
         *(*ANYWHERE, *CANNOT, *FANOTIFY, *DUPLICATES_AND_MERGED, *ENROLLED_AND_RELEASED),
         *KILLED_ON_6_12,
     ),
-    "6.1": (*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES, *LIMIT),
+    "6.1": (
+        *(*ANYWHERE, *CANNOT, *DUPLICATES, *MADVISE, *AGENT_BY_RANGES, *LIMIT),
+        "test_guard_by_ranges.py",
+    ),
     "aarch64-16k": (
         "test_probe.py::test_feature",
         "test_probe.py::test_method",

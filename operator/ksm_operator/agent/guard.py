@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ksm_operator.agent.state import State
     from ksm_operator.kernel import Process
     from ksm_operator.kernel.guard_plan import Exposed
+    from ksm_operator.kernel.marks import Marks
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ class Guard:
                 self._is_breakable,
                 self._host.tracer,
                 Rooms(hierarchy, RESERVE_SHARE),
+                marks_of=self._marks_of,
                 keeps_flags=self._host.features.unmerge_keeps_flags is True,
             )
         )
@@ -144,10 +146,15 @@ class Guard:
     def _is_breakable(self, process: Process) -> bool:
         """Whether a release brings it back to what it was, whatever it gave back before."""
         return any(
-            process in one.enrolled and not one.is_by_ranges(process)
+            process in one.enrolled
             for one in self._state.containers.values()
             if one.path not in self._leaving
         )
+
+    def _marks_of(self, process: Process) -> Marks | None:
+        """What is on record of one that is enrolled."""
+        containers = self._state.containers.values()
+        return next((one.marks.get(process) for one in containers if process in one.enrolled), None)
 
     def _glance(self, saved: int, merged: int, newcomers: int) -> Glance:
         sizes = {name: read_usage(file) for name, file in self._files.items()}

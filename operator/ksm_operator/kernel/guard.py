@@ -8,6 +8,8 @@ A range that was given back stays unmergeable, though merging stays on for the p
 otherwise merge it again at once. So the process keeps a part of its memory to itself until it is
 released and enrolled anew. Nothing has to be remembered for that: switching merging off clears
 every range, and what the program had marked itself is on record since it was enrolled (`Intent`).
+One that is enrolled by ranges gives back of these only. They stay on its record, and what is on
+record and not marked is not marked again (`madvise.choose`).
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from ksm_operator.kernel.chunks import Chunk
     from ksm_operator.kernel.headroom import Level, Rooms
+    from ksm_operator.kernel.marks import Marks
     from ksm_operator.kernel.tracer import RemoteCalls
 
 ROUNDS: Final = 32
@@ -83,6 +86,7 @@ def relieve(
     tracer: RemoteCalls,
     rooms: Rooms,
     *,
+    marks_of: Callable[[Process], Marks | None] = lambda _: None,
     guarded: Collection[str] | None = None,
     keeps_flags: bool = False,
     proc: Path = PROC,
@@ -92,11 +96,12 @@ def relieve(
     Args:
         members: asked in each round for all mergeable processes of the node: who is left out may
             share pages that nobody can be made to give back.
-        breakable: who may be made to give pages back: processes that merge everything, so that
+        breakable: who may be made to give pages back: processes that merge because of us, so that
             a release brings them back to what they were. Asked again before each chunk: somebody
             may have been released since it was planned.
         tracer: makes the processes run the calls.
         rooms: asked before every chunk for what the process's cgroups and the node can take.
+        marks_of: what is on record of a process; needed of those that were enrolled by ranges.
         guarded: names of the levels to look after; None for all.
         keeps_flags: see `release`.
         proc: the proc file system.
@@ -108,7 +113,7 @@ def relieve(
     Raises:
         KernelError, Unsupported: the kernel does not tell who pays, see `survey_payers`.
     """
-    act = _Act(breakable, tracer, rooms, keeps_flags=keeps_flags, proc=proc)
+    act = _Act(breakable, marks_of, tracer, rooms, keeps_flags=keeps_flags, proc=proc)
     for number in range(ROUNDS):
         scene = yield from look_steps(members(), rooms, proc=proc)
         plan = _plan(scene, guarded, breakable)
@@ -193,6 +198,7 @@ class _Act:
     def __init__(
         self,
         breakable: Callable[[Process], bool],
+        marks_of: Callable[[Process], Marks | None],
         tracer: RemoteCalls,
         rooms: Rooms,
         *,
@@ -200,6 +206,7 @@ class _Act:
         proc: Path,
     ) -> None:
         self._breakable = breakable
+        self._marks_of = marks_of
         self._tracer = tracer
         self._keeps_flags = keeps_flags
         self._rooms = rooms
@@ -231,7 +238,12 @@ class _Act:
             if one.name == b"[stack]"
         ]
         act = Unmerging(
-            process, self._tracer, turn.room, keeps_flags=self._keeps_flags, proc=self._proc
+            process,
+            self._tracer,
+            turn.room,
+            self._marks_of(process),
+            keeps_flags=self._keeps_flags,
+            proc=self._proc,
         )
         payers = ChunkPayers(process, proc=self._proc)
         looked_at: dict[Range, list[tuple[int, int]]] = {}
