@@ -1,5 +1,6 @@
 """The guard where processes are enrolled by ranges, as on kernels without the prctl."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from kernel.conftest import Cgroup, Holders, Start, wait_until
 from kernel.pods import LIMIT, MIB, SIZE, Pods, kill, no_kill
 from kernel.test_guard import RESERVE, refill
+from kernel.test_node_command import ksm_node
 from kernel.whole_agent import record, running
 from ksm_operator.kernel import (
     Advised,
@@ -28,6 +30,8 @@ from ksm_operator.kernel import (
 from ksm_operator.kernel.enrol import NOTHING_TO_MARK
 from ksm_operator.kernel.marks import Marks
 from ksm_operator.kernel.steps import run
+from ksm_operator.node.__main__ import RECORD
+from ksm_operator.node.record import Record
 from support import kernel
 
 GIVEN_BACK = "ksm_agent_guard_given_back_bytes_total"
@@ -115,3 +119,22 @@ def test_an_agent_looks_after_them(
         wait_until(lambda: agent.metric("ksm_agent_guard_looks_total") >= 1, "the look is over")
         assert refill(pods.paying) == "intact"
         assert refill(pods.sharing) == "intact"
+
+
+# Each command takes an emulated machine many seconds.
+@pytest.mark.timeout(240, func_only=True)
+def test_a_person_relieves_them(pods: ByRanges, hierarchy: Hierarchy, tmp_path: Path) -> None:
+    """Those that `ksm-node enrol` marked, by its record; and no strangers who mark ranges."""
+    pods.limit(LIMIT)
+    name = hierarchy.name(pods.payer.directory)
+    relief = ("-o", "json", "relieve", "--cgroup", name)
+    with no_kill(hierarchy, pods.payer, pods.sharer):
+        of_strangers = json.loads(ksm_node(*relief, lock=tmp_path / "lock").stdout)
+        assert not of_strangers["givenBack"]
+        assert name in [level["cgroup"] for level in of_strangers["exposed"]]
+        known = Record(tmp_path / RECORD)
+        for process, marks in pods.marks.items():
+            known.put(process, marks)
+        (one,) = json.loads(ksm_node(*relief, lock=tmp_path / "lock").stdout)["givenBack"]
+        assert one["pid"] == pods.sharing.pid
+        assert refill(pods.paying) == "intact"

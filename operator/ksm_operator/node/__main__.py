@@ -106,11 +106,11 @@ def _change(options: argparse.Namespace) -> int:
             "hand. Change the KSMPolicy, or take the node out of it first."
         )
     try:
+        record = options.lock.with_name(RECORD)
         if options.command == "relieve":
-            report = relieve_cgroups(options.cgroup)
+            report = relieve_cgroups(options.cgroup, record)
             print(render_relief(report, options.output))
             return EXIT_INCOMPLETE if report["exposed"] else EXIT_OK
-        record = options.lock.with_name(RECORD)
         if options.command == "enrol":
             outcomes = enrol_all(options.pids, options.cgroup, record, options.huge_pages)
         else:

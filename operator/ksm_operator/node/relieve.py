@@ -19,11 +19,13 @@ from ksm_operator.kernel import (
 )
 from ksm_operator.kernel.headroom import NODE, path_up
 from ksm_operator.node.change import MIB, RESERVE_SHARE, open_tracer
+from ksm_operator.node.record import Record
 from ksm_operator.node.selection import add_cgroups, cgroup_directory, open_hierarchy
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from pathlib import Path
 
     from ksm_operator.kernel import Hierarchy
 
@@ -43,16 +45,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_cgroups(command)
 
 
-def relieve_cgroups(cgroups: Sequence[str]) -> dict[str, Any]:
+def relieve_cgroups(cgroups: Sequence[str], record: Path) -> dict[str, Any]:
     """Do it; returns what was done, as JSON types.
+
+    Args:
+        cgroups: as a person named them.
+        record: file with the ranges that were marked by `ksm-node enrol`.
 
     Raises:
         Unsupported: this kernel or machine cannot; nothing was touched.
-        KernelError: no such cgroup; nothing was touched.
+        KernelError: no such cgroup, or the record is not understood; nothing was touched.
     """
     features, tracer = open_tracer()
     try:
-        hierarchy = open_hierarchy()
+        hierarchy, known = open_hierarchy(), Record(record)
         directories = [cgroup_directory(hierarchy, one) for one in cgroups]
         guarded = {
             hierarchy.name(level)
@@ -61,9 +67,10 @@ def relieve_cgroups(cgroups: Sequence[str]) -> dict[str, Any]:
         }
         steps = relieve(
             lambda: [one.process for one in mergeable_processes()],
-            _merges_everything,
+            lambda process: _comes_back(process, known),
             tracer,
             Rooms(hierarchy, RESERVE_SHARE),
+            marks_of=known.get,
             guarded=guarded,
             keeps_flags=features.unmerge_keeps_flags is True,
         )
@@ -76,9 +83,12 @@ def relieve_cgroups(cgroups: Sequence[str]) -> dict[str, Any]:
         tracer.close()
 
 
-def _merges_everything(process: Process) -> bool:
+def _comes_back(process: Process, known: Record) -> bool:
+    """Whether a release brings it back to what it was, whatever it gave back before."""
     try:
-        return merges_everything(process)
+        marks = known.get(process)
+        by_ranges = marks is not None and marks.method == "Madvise"
+        return by_ranges or merges_everything(process)
     except KernelError:
         return False
 
