@@ -1,18 +1,16 @@
+"""What the controller writes into the status of a policy."""
+
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from ksm_operator.controller.events import transitions
-from ksm_operator.controller.facts import Namespace, Node, NodeState, Policy, written
+from ksm_operator.controller.facts import Node, written
 from ksm_operator.controller.plan import plan
-from ksm_operator.controller.rollout import World, take_turns
 from ksm_operator.controller.status import (
     fleet,
     human_bytes,
     observe,
-    patience_left,
-    policy_status,
     selected_namespaces,
 )
 from unit.controller.examples import (
@@ -25,60 +23,7 @@ from unit.controller.examples import (
     policy,
     state,
 )
-
-NAMESPACES = [
-    Namespace("web-1", "1", {"ksm": "web"}),
-    Namespace("other", "1", {}),
-    Namespace("kube-system", "1", {"ksm": "web"}),
-    Namespace("ksm-operator", "1", {"ksm": "web"}),
-]
-
-
-def status(
-    one: Policy,
-    nodes: list[Node],
-    states: list[NodeState],
-    *,
-    others: tuple[Policy, ...] = (),
-    later: timedelta = timedelta(),
-) -> dict[str, Any]:
-    """The status that the controller would write."""
-    now = NOW + later
-    by_name = {item.name: item for item in states}
-    present = {name: item.owner_uid for name, item in by_name.items()}
-    planned = plan([one, *others], nodes, present)
-    by_node = {item.name: item for item in nodes}
-    now_planned, turns = take_turns(planned, [one, *others], World(by_node, by_name, now))
-    known = fleet(now_planned, turns, by_node, by_name)
-    observed = observe(one, known, now)
-    return policy_status(
-        one,
-        observed,
-        known=known,
-        namespaces=NAMESPACES,
-        operator_namespace="ksm-operator",
-        now=now,
-    )
-
-
-def conditions(written_status: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Type to status and reason."""
-    return {item["type"]: (item["status"], item["reason"]) for item in written_status["conditions"]}
-
-
-def message(written_status: dict[str, Any], kind: str) -> str:
-    """The message of one condition."""
-    return next(
-        str(item["message"]) for item in written_status["conditions"] if item["type"] == kind
-    )
-
-
-WEB = policy("web")
-GOOD = {
-    "Degraded": ("False", "AsExpected"),
-    "Isolated": ("True", "NoForeignMergers"),
-    "Conflicted": ("False", "NoConflict"),
-}
+from unit.controller.written_status import GOOD, NAMESPACES, WEB, conditions, message, status
 
 
 def test_conditions_are_there_at_first_sight() -> None:
@@ -244,46 +189,6 @@ def test_no_matching_pods_is_ready_and_says_so() -> None:
     assert conditions(told)["Ready"] == ("True", "NoMatchingPods")
 
 
-@pytest.mark.parametrize(
-    "absent",
-    [
-        node("n2", ready=False),
-        node("n2", deleting=True),
-        node("n2", created=written(NOW - timedelta(minutes=1))),
-    ],
-)
-def test_nodes_that_come_and_go_do_not_flap_ready(absent: Node) -> None:
-    """At 5,000 nodes one is always rebooting or just joining."""
-    states = [state("n1", granted(WEB), merging(WEB))]
-    found = status(WEB, [node("n1"), absent], states)
-    assert conditions(found) == {"Ready": ("True", "AllNodesReady"), **GOOD}
-    assert found["nodes"]["summary"] == "1/2"
-
-
-def test_a_node_that_is_only_just_back_is_not_waited_for() -> None:
-    """Every node reboots now and then, and its agent begins anew: that is no news of the policy."""
-    merges = [state(name, granted(WEB), merging(WEB)) for name in ("n1", "n2")]
-    ready = policy("web", status=status(WEB, [node("n1"), node("n2")], merges))
-    begins = [merges[0], state("n2", granted(WEB), merging(WEB, reason="Enrolling"))]
-    back = node("n2", since=written(NOW - timedelta(minutes=1)))
-    found = conditions(status(ready, [node("n1"), back], begins))
-    assert found["Ready"] == ("True", "AllNodesReady")
-    long_back = node("n2", since=written(NOW - timedelta(minutes=6)))
-    found = conditions(status(ready, [node("n1"), long_back], begins))
-    assert found["Ready"] == ("False", "NodesNotReady")
-    # Whoever applies or edits a policy wants to know when it is done, on this node too.
-    found = conditions(status(WEB, [node("n1"), back], begins))
-    assert found["Ready"] == ("False", "NodesNotReady")
-
-
-def test_joined_node_counts_after_five_minutes() -> None:
-    """One whose agent never comes must not stay unseen."""
-    joined = node("n2", created=written(NOW - timedelta(minutes=6)))
-    states = [state("n1", granted(WEB), merging(WEB))]
-    found = conditions(status(WEB, [node("n1"), joined], states))
-    assert found["Ready"] == ("False", "NodesNotReady")
-
-
 def test_loser_names_the_winner_and_the_nodes() -> None:
     """Without that, two teams search for the reason in each other's namespaces."""
     winner = policy("db", {"priority": 1})
@@ -316,61 +221,6 @@ def test_foreign_mergers_and_degraded_nodes_are_named() -> None:
     assert "n1: SysfsReadOnly: remount /sys" in message(found, "Degraded")
 
 
-def test_progress_of_a_deletion_is_visible() -> None:
-    """Somebody waits in front of `kubectl delete`."""
-    before = {"nodes": {"matched": 3}}
-    going = policy("web", deleted="2026-11-23T11:59:00Z", generation=2, status=before)
-    asked = granted(going, "Released")
-    states = [
-        state("n1", asked, merging(WEB, reason="Releasing", generation=2), generation=2),
-        state("n2", asked, merging(WEB, reason="Releasing", generation=2), generation=2),
-    ]
-    found = status(going, [node("n1"), node("n2", ready=False), node("n3")], states)
-    assert conditions(found)["Ready"] == ("False", "Terminating")
-    assert conditions(found)["Reconciling"] == ("True", "ReleasingNodes")
-    assert "releasing 2 of 3 nodes: n1, n2; 1 unreachable" in message(found, "Ready")
-    assert found["nodes"]["summary"] == "0/3"
-
-
-@pytest.mark.parametrize("reason", ["Merging", "Blocked"])
-def test_unreachable_nodes_are_told_and_not_waited_for(reason: str) -> None:
-    """What a machine said before it went away is no news, neither good nor bad."""
-    states = [state("n1", granted(WEB), merging(WEB, reason=reason))]
-    found = status(WEB, [node(ready=False)], states)
-    assert conditions(found)["Ready"] == ("True", "NoMatchingNodes")
-    assert "n1" in message(found, "Ready")
-    assert found["nodes"]["summary"] == "0/1"
-
-
-@pytest.mark.parametrize("reachable", [True, False])
-def test_unreachable_node_keeps_nobody_waiting(
-    reachable: bool,  # noqa: FBT001 - a column of the table
-) -> None:
-    """Programs that wait by kstatus would wait for as long as a machine is switched off."""
-    chosen = policy("web", {"nodeSelector": {"matchLabels": {"pool": "web"}}})
-    states = [state("n1", granted(chosen, "Released"), merging(chosen, reason="Releasing"))]
-    found = status(chosen, [node("n1", ready=reachable)], states)
-    assert ("Reconciling" in conditions(found)) is reachable
-    assert found["nodes"]["releasing"] == 1
-
-
-@pytest.mark.parametrize(
-    ("reachable", "after", "left"), [(True, 60, 540.0), (True, 601, 0.0), (False, 60, 0.0)]
-)
-def test_deletion_waits_for_live_nodes_and_not_for_ever(
-    reachable: bool,  # noqa: FBT001 - a column of the table
-    after: int,
-    left: float,
-) -> None:
-    """A dead node must not hold a deletion; the KSMNode carries its release on."""
-    going = policy("web", deleted=written(NOW), generation=2)
-    held = state("n1", granted(going, "Released"), merging(WEB, generation=2), generation=2)
-    one = node("n1", ready=reachable)
-    known = fleet(plan([going], [one], {}), {}, {"n1": one}, {"n1": held})
-    now = NOW + timedelta(seconds=after)
-    assert patience_left(going, observe(going, known, now), now) == left
-
-
 def test_node_that_vanished_since_the_plan_is_no_error() -> None:
     """Nodes go at any moment, also between two lines of the controller."""
     planned = plan([WEB], [node("n1")], {})
@@ -384,40 +234,6 @@ def test_unreadable_policy_is_stalled() -> None:
     assert conditions(found)["Ready"] == ("False", "InvalidSpec")
     assert conditions(found)["Stalled"] == ("True", "InvalidSpec")
     assert "spec.mode" in message(found, "Stalled")
-
-
-def ten_nodes(*states: NodeState) -> dict[str, Any]:
-    """The status of a policy that takes two nodes at once, and selects ten."""
-    one = policy("web", {"rollout": {"maxConcurrentNodes": 2}})
-    return status(one, [node(f"n{index}") for index in range(10)], list(states))
-
-
-def test_a_rollout_tells_how_far_it_is() -> None:
-    """At 500 nodes it takes its time, and nobody shall wonder whether it moves."""
-    found = ten_nodes(
-        state("n0", granted(WEB), merging(WEB)),
-        state("n1", granted(WEB), merging(WEB, reason="Enrolling")),
-        state("n2", granted(WEB, "Released"), merging(WEB, reason="Releasing")),
-    )
-    told = "releasing 1, enrolling 1, waiting 7, done 1 of 10 nodes: n2, n1"
-    assert message(found, "Reconciling") == told
-    assert conditions(found)["Ready"] == ("False", "NodesNotReady")
-    assert "Stalled" not in conditions(found)
-
-
-def test_a_rollout_that_is_stopped_says_by_what_and_what_to_do() -> None:
-    """Once nothing moves any more, programs that wait have to give up."""
-    bad = merging(WEB)
-    bad["conditions"][3] = condition("Degraded", "True", "SysfsReadOnly", 1, "remount /sys")
-    stopper, last = state("n0", granted(WEB), bad), granted(WEB)
-    found = ten_nodes(stopper, state("n1", last, merging(WEB, reason="Enrolling")))
-    assert "waiting 8 (stopped by n0)" in message(found, "Reconciling")
-    found = ten_nodes(stopper, state("n1", last, merging(WEB)))
-    assert conditions(found)["Stalled"] == ("True", "RolloutStopped")
-    told = message(found, "Stalled")
-    assert told.startswith("stopped at 2 of 10 nodes; mend these, or label them")
-    assert told.endswith("ksm-operator.dev/merge=disabled: n0: SysfsReadOnly: remount /sys")
-    assert "Reconciling" not in conditions(found)
 
 
 def test_system_namespaces_are_selected_only_by_name() -> None:
