@@ -13,6 +13,7 @@ from ksm_operator.agent.governor import Governor
 from ksm_operator.agent.knobs import Knobs
 from ksm_operator.agent.metrics import Metrics
 from ksm_operator.agent.obey import Obedience
+from ksm_operator.agent.reconcile import RESERVE_PERCENT
 from ksm_operator.agent.state import State
 from ksm_operator.agent.wire import Ksmd, NodePolicy, NodeSpec
 from support import kernel
@@ -108,12 +109,17 @@ class Ours:
                 hands.attention.vanished(path)
             hands.enrolment.prune()
         self._there = there
+        # As `Reconciler`: who has to go goes before anybody joins.
+        outgoing = hands.enrolment.outgoing()
+        released = hands.departure.step(list(outgoing), RESERVE_PERCENT, outgoing)
         hands.attention.enrol(there, lambda _: "benchmark")
         if time.monotonic() >= self._next_govern:
             pause = min(hands.govern(self._spec), PEER_INTERVAL)
             _check(hands.troubles)
             self._next_govern = time.monotonic() + pause
         due = min(self._next_govern, hands.attention.next_due())
+        if not released:
+            due = min(due, time.monotonic() + hands.patience())
         return max(0.0, due - time.monotonic())
 
 
